@@ -1,0 +1,34 @@
+//! The wire of Signal: what producers, edges and clients agree on.
+//!
+//! This crate owns bytes and names: it parses, validates and writes them. It must never do IO, know
+//! an async runtime, or read the environment. Nothing in it grows beyond the input it is given.
+//!
+//! In reading order:
+//!
+//! - [`limits`]: every bound, with its reason;
+//! - [`close`]: the one table of WebSocket close codes;
+//! - [`id`]: client ids, version-8 UUIDs that say which worker owns a client;
+//! - [`room`]: which room names a client may ask for;
+//! - [`channel`]: Redis channel names, plain and with a hash tag for sharded pub/sub;
+//! - [`json`]: a validating scanner that slices JSON text and never builds values;
+//! - [`message`]: the client wire;
+//! - [`envelope`]: the bus wire, as JSON and as `MessagePack`;
+//! - [`redis`]: the Redis settings that edges and producers share.
+
+pub mod limits;
+
+pub mod close;
+
+pub mod id;
+
+pub mod room;
+
+pub mod channel;
+
+pub mod json;
+
+pub mod message;
+
+pub mod envelope;
+
+pub mod redis;
