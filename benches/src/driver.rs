@@ -1,0 +1,418 @@
+//! The load driver: every client and the producer, on one thread and one epoll.
+//!
+//! Owns the clients' sockets, the publisher and the clock of the messages. It must cost little
+//! itself (large reads, fixed message layout, no allocation per message) and must never interpret
+//! more than it checks: each client's sequence numbers, and the time a message took. Everything
+//! under way is bounded by the window, or by the publisher's queue.
+
+mod connection;
+pub mod payload;
+mod publisher;
+mod sequence;
+mod tally;
+mod ticker;
+mod window;
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use mio::{Events, Interest, Poll, Token};
+
+use self::connection::{Connection, Phase};
+use self::payload::{Audience, MARKER_EVENT, Template};
+use self::publisher::Publisher;
+use self::tally::Tally;
+pub use self::tally::{Integrity, Latency, Progress};
+use self::ticker::Ticker;
+use self::window::{Recipients, Window};
+use crate::clock::Clock;
+use crate::websocket;
+
+/// One read takes at most this.
+const READ_BYTES: usize = 256 * 1024;
+
+/// Sockets handled per `epoll_wait`: all of the largest audience.
+const EVENTS_MAX: usize = 1024;
+
+/// Handshakes under way at once: fewer than any listen queue holds.
+const HANDSHAKES_MAX: usize = 256;
+
+/// Longest wait for clients to connect, for markers, and for the last messages.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Between one round of markers and the next.
+const MARKER_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Step between one user and the next: coprime to every audience used, so that all are visited
+/// evenly and neighbours in memory are not neighbours in time.
+const USER_STRIDE: usize = 379;
+
+const PUBLISHER: Token = Token(0);
+const TICKER: Token = Token(1);
+const FIRST_CONNECTION: usize = 2;
+
+/// Why a load could not be driven.
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    /// The system refused something.
+    #[error("system: {0}")]
+    System(#[from] io::Error),
+    /// The server did not upgrade a connection.
+    #[error("upgrade refused: {0}")]
+    UpgradeRefused(String),
+    /// The server closed a connection.
+    #[error("a client was disconnected")]
+    Disconnected,
+    /// The server sent a Close frame.
+    #[error("a client was closed with code {0}")]
+    Closed(u16),
+    /// The server answered something else than `connected`.
+    #[error("unexpected message from the server: {0}")]
+    Unexpected(String),
+    /// Something did not happen in time.
+    #[error("gave up waiting for {0}")]
+    Timeout(&'static str),
+    /// Redis closed the producer's connection.
+    #[error("redis closed the publisher's connection")]
+    PublisherClosed,
+    /// Redis refused to publish.
+    #[error("redis refused to publish: {0}")]
+    PublishRefused(String),
+    /// Redis takes less than the load publishes.
+    #[error("redis cannot take the load")]
+    PublisherOverrun,
+}
+
+/// How fast messages are published.
+#[derive(Debug, Clone, Copy)]
+pub enum Pace {
+    /// So many messages at every tick.
+    Ticks {
+        /// Time between ticks.
+        interval: Duration,
+        /// Messages per tick.
+        messages: usize,
+    },
+    /// So many messages under way at all times.
+    Window {
+        /// Messages under way.
+        messages: usize,
+    },
+}
+
+/// A load: to whom, and how fast.
+#[derive(Debug, Clone, Copy)]
+pub struct Load {
+    /// Who each message is for.
+    pub audience: Audience,
+    /// How fast they come.
+    pub pace: Pace,
+}
+
+/// The driver.
+#[derive(Debug)]
+pub struct Driver {
+    poll: Poll,
+    server: SocketAddr,
+    connections: Vec<Connection>,
+    publisher: Publisher,
+    tally: Tally,
+    clock: Clock,
+    buffer: Box<[u8]>,
+    /// Handed to `epoll_wait`, and emptied by [`Driver::step`].
+    events: Events,
+    /// Clients that are not authenticated yet.
+    handshakes: usize,
+    /// Clients that still lack a marker.
+    unmarked: usize,
+}
+
+/// A load under way: what [`Driver::run`] continues.
+#[derive(Debug)]
+pub struct Running {
+    load: Load,
+    template: Template,
+    ticker: Option<Ticker>,
+    /// Messages sent so far: one number for the room, one per user.
+    sent: Vec<u64>,
+    user: usize,
+}
+
+// === impl Driver ===
+
+impl Driver {
+    /// Connects the producer to Redis; clients come with [`Driver::connect`].
+    pub fn new(server_port: u16, redis_port: u16) -> Result<Self, DriverError> {
+        let poll = Poll::new()?;
+        let mut publisher = Publisher::connect(loopback(redis_port))?;
+        let both = Interest::READABLE | Interest::WRITABLE;
+        poll.registry().register(publisher.stream(), PUBLISHER, both)?;
+        Ok(Self {
+            poll,
+            server: loopback(server_port),
+            connections: Vec::new(),
+            publisher,
+            tally: Tally::default(),
+            clock: Clock::start(),
+            buffer: vec![0; READ_BYTES].into(),
+            events: Events::with_capacity(EVENTS_MAX),
+            handshakes: 0,
+            unmarked: 0,
+        })
+    }
+
+    /// Connects and authenticates clients until there are `count`.
+    pub fn connect(&mut self, count: usize) -> Result<(), DriverError> {
+        let deadline = self.clock.elapsed() + PATIENCE;
+        self.connections.reserve_exact(count.saturating_sub(self.connections.len()));
+        while self.connections.len() < count || self.handshakes > 0 {
+            while self.connections.len() < count && self.handshakes < HANDSHAKES_MAX {
+                let mut connection = Connection::open(self.server)?;
+                let token = Token(self.connections.len() + FIRST_CONNECTION);
+                let both = Interest::READABLE | Interest::WRITABLE;
+                self.poll.registry().register(connection.stream(), token, both)?;
+                self.connections.push(connection);
+                self.handshakes += 1;
+            }
+            self.step(deadline)?;
+            if self.clock.elapsed() > deadline {
+                return Err(DriverError::Timeout("clients to connect"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes every client a member of the measured room.
+    pub fn join(&mut self) -> Result<(), DriverError> {
+        let join = format!(r#"{{"event":"join","data":{{"rooms":["{}"]}}}}"#, payload::ROOM);
+        self.connections.iter_mut().try_for_each(|connection| connection.send_text(&join))
+    }
+
+    /// Publishes markers until each client has had one: nothing that is published to the audience
+    /// after this is missed.
+    pub fn await_delivery(&mut self, audience: Audience) -> Result<(), DriverError> {
+        let deadline = self.clock.elapsed() + PATIENCE;
+        self.unmarked = self.connections.len();
+        while self.unmarked > 0 {
+            self.publish_markers(audience);
+            self.publisher.flush()?;
+            let round = self.clock.elapsed() + MARKER_INTERVAL;
+            while self.unmarked > 0 && self.clock.elapsed() < round {
+                self.step(round)?;
+            }
+            if self.clock.elapsed() > deadline {
+                return Err(DriverError::Timeout("markers to arrive"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps the connections alive for a while, without load.
+    pub fn idle(&mut self, duration: Duration) -> Result<(), DriverError> {
+        let end = self.clock.elapsed() + duration;
+        while self.clock.elapsed() < end {
+            self.step(end)?;
+        }
+        Ok(())
+    }
+
+    /// Prepares a load; nothing is published until [`Driver::run`].
+    pub fn start(&mut self, load: Load) -> Result<Running, DriverError> {
+        let (targets, recipients) = match load.audience {
+            Audience::Room => (1, Recipients::All(self.connections.len())),
+            Audience::User => (self.connections.len(), Recipients::One),
+        };
+        let ticker = match load.pace {
+            Pace::Ticks { interval, .. } => {
+                Some(Ticker::start(interval, self.poll.registry(), TICKER)?)
+            }
+            Pace::Window { messages } => {
+                self.tally.window = Some(Window::new(messages, recipients));
+                None
+            }
+        };
+        let template = Template::new(load.audience);
+        Ok(Running { load, template, ticker, sent: vec![0; targets], user: 0 })
+    }
+
+    /// Drives a load for a while.
+    pub fn run(&mut self, running: &mut Running, duration: Duration) -> Result<(), DriverError> {
+        let end = self.clock.elapsed() + duration;
+        while self.clock.elapsed() < end {
+            let due = match running.load.pace {
+                Pace::Window { .. } => self.tally.window.as_ref().map_or(0, Window::free),
+                Pace::Ticks { messages, .. } => messages * running.elapsed_ticks()?,
+            };
+            self.publish(running, due);
+            self.publisher.flush()?;
+            self.step(end)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for what is still under way, as long as it makes sense to.
+    pub fn drain(&mut self, running: &Running) -> Result<(), DriverError> {
+        let deadline = self.clock.elapsed() + PATIENCE;
+        let expected = self.expected(running);
+        while self.tally.progress.deliveries < expected && self.clock.elapsed() < deadline {
+            self.publisher.flush()?;
+            self.step(deadline)?;
+        }
+        Ok(())
+    }
+
+    /// What was lost, duplicated or reordered since the load started.
+    pub fn integrity(&self, running: &Running) -> Integrity {
+        let sent_to = |client: usize| match running.load.audience {
+            Audience::Room => running.sent[0],
+            Audience::User => running.sent[client],
+        };
+        let clients = self.connections.iter().enumerate();
+        let lost = clients.map(|(client, connection)| connection.sequence.lost(sent_to(client)));
+        Integrity { lost: lost.sum(), ..self.tally.integrity }
+    }
+
+    /// Time since the driver was made.
+    pub fn elapsed(&self) -> Duration {
+        self.clock.elapsed()
+    }
+
+    /// Deliveries and reads so far.
+    pub fn progress(&self) -> Progress {
+        self.tally.progress
+    }
+
+    /// Begins to keep the time that each message takes.
+    pub fn record_latency(&mut self) {
+        self.tally.record_latency();
+    }
+
+    /// Ends it, and sums it up.
+    pub fn take_latency(&mut self) -> Option<Latency> {
+        self.tally.take_latency()
+    }
+
+    fn expected(&self, running: &Running) -> u64 {
+        let sent: u64 = running.sent.iter().sum();
+        match running.load.audience {
+            Audience::Room => sent * self.connections.len() as u64,
+            Audience::User => sent,
+        }
+    }
+
+    fn publish(&mut self, running: &mut Running, count: usize) {
+        let now = if count > 0 { self.clock.micros() } else { 0 };
+        for _ in 0..count {
+            let target = running.next_target();
+            let sequence = running.sent[target];
+            running.sent[target] += 1;
+            let user = u32::try_from(target).expect("clients are fewer than sockets");
+            running.template.write(&mut self.publisher.outgoing, sequence, now, user);
+            if let Some(window) = &mut self.tally.window {
+                window.published();
+            }
+        }
+    }
+
+    fn publish_markers(&mut self, audience: Audience) {
+        for (client, connection) in (0_u32..).zip(&self.connections) {
+            if connection.marked {
+                continue;
+            }
+            let (channel, envelope) = payload::envelope(audience, client, MARKER_EVENT, "null");
+            self.publisher.publish(&channel, &envelope);
+            if audience == Audience::Room {
+                return;
+            }
+        }
+    }
+
+    /// Waits for events until `deadline` at most, and handles them.
+    fn step(&mut self, deadline: Duration) -> Result<(), DriverError> {
+        let timeout = deadline.saturating_sub(self.clock.elapsed());
+        let mut events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        match self.poll.poll(&mut events, Some(timeout)) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error.into()),
+            _ => {}
+        }
+        for event in &events {
+            match event.token() {
+                PUBLISHER if event.is_readable() => {
+                    self.publisher.read_replies(&mut self.buffer)?;
+                }
+                // The tick is counted by the load; the publisher is flushed after each step.
+                TICKER | PUBLISHER => {}
+                Token(token) => {
+                    let client = token - FIRST_CONNECTION;
+                    if self.connections[client].phase == Phase::Connecting {
+                        self.connections[client].upgrade(self.server)?;
+                    }
+                    if event.is_readable() {
+                        self.read(client)?;
+                    }
+                }
+            }
+        }
+        self.events = events;
+        Ok(())
+    }
+
+    fn read(&mut self, client: usize) -> Result<(), DriverError> {
+        let now = if self.tally.keeps_latency() { self.clock.micros() } else { 0 };
+        loop {
+            let connection = &mut self.connections[client];
+            let (filled, more) = connection.fill(&mut self.buffer)?;
+            let mut rest = &self.buffer[..filled];
+            if connection.phase == Phase::Upgrading {
+                let number = u32::try_from(client).expect("clients are fewer than sockets");
+                rest = &rest[connection.finish_upgrade(rest, number)?..];
+            }
+            if connection.phase != Phase::Upgrading {
+                self.tally.progress.reads += 1;
+                while let Some(frame) = connection::next_frame(rest) {
+                    rest = &rest[frame.length..];
+                    match (frame.opcode, connection.phase) {
+                        (websocket::OPCODE_TEXT, Phase::Ready) => {
+                            self.unmarked -=
+                                self.tally.take_text(connection, frame.payload, now)?;
+                        }
+                        (websocket::OPCODE_TEXT, _) => {
+                            connection.authenticated(frame.payload)?;
+                            self.handshakes -= 1;
+                        }
+                        (websocket::OPCODE_PING, _) => connection.send_pong(frame.payload)?,
+                        (websocket::OPCODE_CLOSE, _) => return Err(closed(frame.payload)),
+                        _ => {}
+                    }
+                }
+            }
+            connection.keep(rest);
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+}
+
+// === impl Running ===
+
+impl Running {
+    fn elapsed_ticks(&self) -> Result<usize, DriverError> {
+        let ticks = self.ticker.as_ref().map_or(Ok(0), Ticker::elapsed_ticks)?;
+        Ok(usize::try_from(ticks).unwrap_or(usize::MAX))
+    }
+
+    fn next_target(&mut self) -> usize {
+        self.user = (self.user + USER_STRIDE) % self.sent.len();
+        self.user
+    }
+}
+
+fn closed(payload: &[u8]) -> DriverError {
+    DriverError::Closed(payload.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code)))
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}

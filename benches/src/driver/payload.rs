@@ -1,0 +1,182 @@
+//! The message that is measured, built from a template and read back at fixed places.
+//!
+//! Owns its layout: numbers have a fixed width, so that building one is a copy and reading one is
+//! a comparison and two parses. The driver must cost little beside the server. Never allocates per
+//! message.
+
+use std::ops::Range;
+
+/// Bytes of the delivered text, `{"event":…,"data":…}`: the 256 B of the budgets.
+pub const TEXT_BYTES: usize = 256;
+
+/// Sequence numbers and times start here, so that they have ten digits and no leading zero.
+pub const NUMBER_BASE: u64 = 1_000_000_000;
+
+/// The room that is measured.
+pub const ROOM: &str = "bench";
+
+/// What every client of the measured audience gets before the load begins.
+pub const MARKER_EVENT: &str = "marker";
+
+const DIGITS: usize = 10;
+const HEAD: &str = r#"{"event":"bench","data":{"seq":"#;
+const MIDDLE: &str = r#","ts":"#;
+const TAIL: &str = r#","pad":""#;
+const END: &str = r#""}}"#;
+const SEQUENCE_AT: usize = HEAD.len();
+const TIME_AT: usize = SEQUENCE_AT + DIGITS + MIDDLE.len();
+const PAD_BYTES: usize = TEXT_BYTES - (TIME_AT + DIGITS + TAIL.len() + END.len());
+/// Where `data` starts in the delivered text.
+const DATA_AT: usize = r#"{"event":"bench","data":"#.len();
+
+/// The user id of a client, all of one width.
+pub fn user_id(client: u32) -> String {
+    format!("u{client:05}")
+}
+
+/// Sequence number and time of sending, in microseconds, of a delivered text; `None` if it is not
+/// a measured message, whole and as it was sent.
+pub fn parse(text: &[u8]) -> Option<(u64, u64)> {
+    if text.len() != TEXT_BYTES || !text.starts_with(HEAD.as_bytes()) {
+        return None;
+    }
+    if !text.ends_with(END.as_bytes()) {
+        return None;
+    }
+    let sequence = read_number(&text[SEQUENCE_AT..SEQUENCE_AT + DIGITS])?;
+    let time = read_number(&text[TIME_AT..TIME_AT + DIGITS])?;
+    Some((sequence, time))
+}
+
+/// Who a message is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// Every client, as members of [`ROOM`].
+    Room,
+    /// One client, by its user id.
+    User,
+}
+
+/// The envelope that the TypeScript emitter would send, and the channel that it would send it to.
+pub fn envelope(audience: Audience, client: u32, event: &str, data: &str) -> (String, String) {
+    let (kind, target) = match audience {
+        Audience::Room => ("room", ROOM.to_owned()),
+        Audience::User => ("user", user_id(client)),
+    };
+    let channel = format!("ws:{kind}:{target}");
+    let text = format!(
+        r#"{{"serverId":"emitter","type":"{kind}","target":"{target}","event":"{event}","data":{data}}}"#
+    );
+    (channel, text)
+}
+
+/// A whole PUBLISH command with three places to fill in.
+#[derive(Debug)]
+pub struct Template {
+    bytes: Vec<u8>,
+    sequence: Range<usize>,
+    time: Range<usize>,
+    /// Digits of the user id: in the channel and in the envelope. Empty for a room.
+    users: Vec<Range<usize>>,
+}
+
+// === impl Template ===
+
+impl Template {
+    /// Builds the command for an audience.
+    pub fn new(audience: Audience) -> Self {
+        let text =
+            format!("{HEAD}{NUMBER_BASE}{MIDDLE}{NUMBER_BASE}{TAIL}{}{END}", "x".repeat(PAD_BYTES));
+        // Without the brace that closes the text.
+        let data = &text[DATA_AT..TEXT_BYTES - 1];
+        let (channel, envelope) = envelope(audience, 0, "bench", data);
+        let mut bytes = Vec::new();
+        let parts = ["PUBLISH", &channel, &envelope];
+        crate::resp::write_command(&mut bytes, parts.iter().map(|part| part.as_bytes()));
+
+        let data_at = bytes.len() - "}\r\n".len() - data.len();
+        let sequence_at = data_at + SEQUENCE_AT - DATA_AT;
+        let time_at = data_at + TIME_AT - DATA_AT;
+        let users = match audience {
+            Audience::Room => Vec::new(),
+            Audience::User => places(&bytes, user_id(0).as_bytes()),
+        };
+        let sequence = sequence_at..sequence_at + DIGITS;
+        Self { bytes, sequence, time: time_at..time_at + DIGITS, users }
+    }
+
+    /// Appends the command for one message.
+    pub fn write(&self, out: &mut Vec<u8>, sequence: u64, time_micros: u64, user: u32) {
+        let start = out.len();
+        out.extend_from_slice(&self.bytes);
+        let command = &mut out[start..];
+        write_number(&mut command[self.sequence.clone()], NUMBER_BASE + sequence);
+        write_number(&mut command[self.time.clone()], NUMBER_BASE + time_micros);
+        for place in &self.users {
+            write_number(&mut command[place.start + 1..place.end], u64::from(user));
+        }
+    }
+}
+
+fn places(bytes: &[u8], wanted: &[u8]) -> Vec<Range<usize>> {
+    let windows = bytes.windows(wanted.len()).enumerate();
+    let found = windows.filter(|(_, window)| *window == wanted);
+    found.map(|(start, _)| start..start + wanted.len()).collect()
+}
+
+fn write_number(place: &mut [u8], mut value: u64) {
+    for digit in place.iter_mut().rev() {
+        // The remainder is below ten.
+        *digit = b'0' + (value % 10) as u8;
+        value /= 10;
+    }
+}
+
+/// A number as [`Template::write`] wrote it, without its base.
+fn read_number(digits: &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for digit in digits {
+        let digit = digit.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        value = value * 10 + u64::from(digit);
+    }
+    value.checked_sub(NUMBER_BASE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_carries_what_was_filled_in() {
+        for (audience, channel) in
+            [(Audience::Room, "ws:room:bench"), (Audience::User, "ws:user:u00042")]
+        {
+            let mut command = Vec::new();
+            Template::new(audience).write(&mut command, 7, 123_456, 42);
+            let command = String::from_utf8(command).unwrap();
+            assert!(command.contains(&format!("\r\n{channel}\r\n")), "{command}");
+            let envelope = command.trim_end().rsplit("\r\n").next().unwrap();
+            let envelope: serde_json::Value = serde_json::from_str(envelope).unwrap();
+            assert_eq!(envelope["data"]["seq"], NUMBER_BASE + 7);
+            let target = channel.rsplit(':').next().unwrap();
+            assert_eq!(envelope["target"], target);
+
+            let data_at = command.find(r#"{"seq""#).unwrap();
+            let data = &command[data_at..command.len() - 3];
+            let text = format!(r#"{{"event":"bench","data":{data}}}"#);
+            assert_eq!(parse(text.as_bytes()), Some((7, 123_456)));
+        }
+    }
+
+    #[test]
+    fn a_text_that_is_cut_or_changed_is_not_a_message() {
+        let whole =
+            format!("{HEAD}{NUMBER_BASE}{MIDDLE}{NUMBER_BASE}{TAIL}{}{END}", "x".repeat(PAD_BYTES));
+        assert_eq!(parse(whole.as_bytes()), Some((0, 0)));
+        assert_eq!(parse(&whole.as_bytes()[..TEXT_BYTES - 1]), None);
+        assert_eq!(parse(whole.replace("\"seq\":1", "\"seq\":-").as_bytes()), None);
+    }
+}

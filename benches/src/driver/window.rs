@@ -1,0 +1,98 @@
+//! How many messages are under way, for the saturated rows.
+//!
+//! Pure. A message is under way from its publication until its last recipient has it. Bounded by
+//! the window's size.
+
+use std::collections::VecDeque;
+
+/// How many clients a message is for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Recipients {
+    /// One: its arrival is the end of the message, whichever it is.
+    One,
+    /// So many: messages are told apart by their numbers.
+    All(usize),
+}
+
+/// A window of messages under way to one audience.
+#[derive(Debug)]
+pub(super) struct Window {
+    size: usize,
+    recipients: Recipients,
+    /// Number of the oldest message under way.
+    oldest: u64,
+    /// Recipients that each message still lacks, the oldest first.
+    remaining: VecDeque<usize>,
+}
+
+// === impl Window ===
+
+impl Window {
+    /// A window of `size` messages.
+    pub(super) fn new(size: usize, recipients: Recipients) -> Self {
+        Self { size, recipients, oldest: 0, remaining: VecDeque::with_capacity(size) }
+    }
+
+    /// How many messages may be published now.
+    pub(super) fn free(&self) -> usize {
+        self.size - self.remaining.len()
+    }
+
+    /// Takes note of a publication. The caller has asked [`Window::free`].
+    pub(super) fn published(&mut self) {
+        debug_assert!(self.free() > 0, "the window is full");
+        self.remaining.push_back(match self.recipients {
+            Recipients::One => 1,
+            Recipients::All(count) => count,
+        });
+    }
+
+    /// Takes note that one recipient has message `number`.
+    pub(super) fn delivered(&mut self, number: u64) {
+        if matches!(self.recipients, Recipients::One) {
+            self.remaining.pop_front();
+            return;
+        }
+        let Some(place) = number.checked_sub(self.oldest) else { return };
+        let place = usize::try_from(place).unwrap_or(usize::MAX);
+        if let Some(remaining) = self.remaining.get_mut(place) {
+            *remaining = remaining.saturating_sub(1);
+        }
+        while self.remaining.front() == Some(&0) {
+            self.remaining.pop_front();
+            self.oldest += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_frees_its_place_when_the_last_recipient_has_it() {
+        let mut window = Window::new(2, Recipients::All(2));
+        window.published();
+        window.published();
+        assert_eq!(window.free(), 0);
+        window.delivered(0);
+        window.delivered(1);
+        window.delivered(1);
+        assert_eq!(window.free(), 0, "message 0 still lacks a recipient");
+        window.delivered(0);
+        assert_eq!(window.free(), 2);
+        window.delivered(0);
+        assert_eq!(window.free(), 2);
+    }
+
+    #[test]
+    fn a_message_for_one_frees_its_place_at_once() {
+        let mut window = Window::new(2, Recipients::One);
+        window.published();
+        window.published();
+        window.delivered(0);
+        assert_eq!(window.free(), 1);
+        window.delivered(0);
+        assert_eq!(window.free(), 2);
+    }
+}

@@ -1,0 +1,22 @@
+//! The engine's measurement, in reading order:
+//!
+//! - [`rows`]: what is measured, and the budget of each row;
+//! - [`turn`]: one turn of one server: fresh Redis, fresh server, clients, warm-up, reading;
+//! - [`driver`]: the single-threaded load driver: clients, publisher, sequence checks;
+//! - [`floor`]: the smallest epoll program that does Signal's work, the yardstick;
+//! - [`process`]: child processes pinned to a core, and what the kernel says they used;
+//! - [`report`]: medians, ratios and the table;
+//! - [`websocket`], [`resp`], [`clock`]: the bytes and the time both sides share.
+//!
+//! Nothing here is part of the product, and nothing of the product is linked in: Signal is measured
+//! from outside, as the release binary that users run.
+
+pub mod clock;
+pub mod driver;
+pub mod floor;
+pub mod process;
+pub mod report;
+pub mod resp;
+pub mod rows;
+pub mod turn;
+pub mod websocket;

@@ -1,0 +1,241 @@
+//! One turn of one server: fresh Redis, fresh server, clients, warm-up, reading.
+//!
+//! Owns the processes of the turn, and ends them with it. Signal and the floor get the identical
+//! treatment: which one it is decides the command line and nothing else.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::driver::{Driver, DriverError, Integrity, Latency};
+use crate::floor::Delivery;
+use crate::process::{self, Process, ProcessError};
+use crate::rows::{CLIENTS, IDLE_CLIENTS, TrafficRow};
+
+/// Between two readings of resident memory.
+const SETTLE_INTERVAL: Duration = Duration::from_millis(400);
+
+/// Readings of resident memory at most: an allocator that never rests is read as it is.
+const SETTLE_READINGS_MAX: usize = 20;
+
+/// Growth between two readings that counts as none, in KiB.
+const SETTLE_KIB: u64 = 64;
+
+/// Why a turn gave no reading.
+#[derive(Debug, thiserror::Error)]
+pub enum TurnError {
+    /// A process failed.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// The load could not be driven.
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+    /// The system refused something.
+    #[error("system: {0}")]
+    System(#[from] std::io::Error),
+}
+
+/// Which server has the turn.
+#[derive(Debug, Clone)]
+pub enum Subject {
+    /// The release binary.
+    Signal(PathBuf),
+    /// The floor, which is `signal-bench` itself, so that it is never stale.
+    Floor(PathBuf),
+}
+
+/// Where and for how long turns run.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    /// The core of the server under test.
+    pub server_core: usize,
+    /// The core of the driver and Redis.
+    pub driver_core: usize,
+    /// How long the load runs before usage is read.
+    pub warm_up: Duration,
+    /// How long the load is measured.
+    pub duration: Duration,
+}
+
+/// What a turn with traffic used and did.
+#[derive(Debug, Clone, Copy)]
+pub struct TrafficReading {
+    /// Messages that reached a client while usage was measured.
+    pub deliveries: u64,
+    /// Reads that brought them.
+    pub reads: u64,
+    /// Wall-clock seconds.
+    pub seconds: f64,
+    /// CPU seconds of the server.
+    pub server_cpu: f64,
+    /// CPU seconds of Redis.
+    pub redis_cpu: f64,
+    /// CPU seconds of the driver.
+    pub driver_cpu: f64,
+    /// The time messages took, where the load has a rate of its own.
+    pub latency: Option<Latency>,
+    /// What was lost, duplicated or reordered in the whole turn.
+    pub integrity: Integrity,
+}
+
+/// What a turn with idle connections used.
+#[derive(Debug, Clone, Copy)]
+pub struct IdleReading {
+    /// KiB of resident memory per connection between the two ends.
+    pub kib_per_connection: f64,
+    /// Microseconds of CPU per connection between the two ends.
+    pub connect_micros: f64,
+}
+
+/// Runs a load against a server.
+pub fn traffic(
+    setting: &Setting,
+    subject: &Subject,
+    row: &TrafficRow,
+) -> Result<TrafficReading, TurnError> {
+    let mut stage = Stage::set(setting, subject, row.floor)?;
+    let driver = &mut stage.driver;
+    driver.connect(CLIENTS)?;
+    driver.join()?;
+    driver.await_delivery(row.load.audience)?;
+
+    let mut running = driver.start(row.load)?;
+    driver.run(&mut running, setting.warm_up)?;
+    if row.fixed_rate {
+        driver.record_latency();
+    }
+    let before = Usage::read(&stage.server, &stage.redis, driver)?;
+    driver.run(&mut running, setting.duration)?;
+    let after = Usage::read(&stage.server, &stage.redis, driver)?;
+    let latency = driver.take_latency();
+    driver.drain(&running)?;
+
+    Ok(TrafficReading {
+        deliveries: after.deliveries - before.deliveries,
+        reads: after.reads - before.reads,
+        seconds: after.seconds - before.seconds,
+        server_cpu: after.server_cpu - before.server_cpu,
+        redis_cpu: after.redis_cpu - before.redis_cpu,
+        driver_cpu: after.driver_cpu - before.driver_cpu,
+        latency,
+        integrity: driver.integrity(&running),
+    })
+}
+
+/// Fills a server with idle connections.
+pub fn idle(setting: &Setting, subject: &Subject) -> Result<IdleReading, TurnError> {
+    let (few, many) = IDLE_CLIENTS;
+    let mut stage = Stage::set(setting, subject, Delivery::Coalesce)?;
+    stage.driver.connect(few)?;
+    let resident_before = settle(&mut stage.driver, &stage.server)?;
+    let cpu_before = stage.server.cpu_seconds()?;
+    stage.driver.connect(many)?;
+    let resident_after = settle(&mut stage.driver, &stage.server)?;
+    let cpu_after = stage.server.cpu_seconds()?;
+    let added = u32::try_from(many - few).map_or(f64::NAN, f64::from);
+    Ok(IdleReading {
+        kib_per_connection: (resident_after - resident_before) / added,
+        connect_micros: (cpu_after - cpu_before) * 1e6 / added,
+    })
+}
+
+/// The processes of a turn, and its driver. Dropped in this order: clients first.
+#[derive(Debug)]
+struct Stage {
+    driver: Driver,
+    server: Process,
+    redis: Process,
+}
+
+/// What everyone has used at one moment.
+#[derive(Debug)]
+struct Usage {
+    seconds: f64,
+    deliveries: u64,
+    reads: u64,
+    server_cpu: f64,
+    redis_cpu: f64,
+    driver_cpu: f64,
+}
+
+// === impl Subject ===
+
+impl Subject {
+    fn start(
+        &self,
+        core: usize,
+        port: u16,
+        redis: u16,
+        delivery: Delivery,
+    ) -> Result<Process, TurnError> {
+        let started = match self {
+            Self::Signal(binary) => {
+                let settings = [
+                    ("SIGNAL_LISTEN", format!("127.0.0.1:{port}")),
+                    ("SIGNAL_ADMIN_LISTEN", "127.0.0.1:0".to_owned()),
+                    ("SIGNAL_WORKERS", "1".to_owned()),
+                    ("SIGNAL_AUTH", "insecure-dev".to_owned()),
+                    ("SIGNAL_ROOMS", "*".to_owned()),
+                    ("SIGNAL_LOG", "warn".to_owned()),
+                    ("APP_ENV_WEBSOCKET_REDIS_MODE", "single".to_owned()),
+                    ("APP_ENV_WEBSOCKET_REDIS_PORT", redis.to_string()),
+                ];
+                let arguments = ["serve".to_owned()];
+                Process::start("signal", core, binary.as_os_str(), &arguments, &settings)?
+            }
+            Self::Floor(binary) => {
+                let (port, redis) = (port.to_string(), redis.to_string());
+                let mut arguments = vec!["floor", "--port", &port, "--redis", &redis];
+                arguments.extend((delivery == Delivery::Coalesce).then_some("--coalesce"));
+                let arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
+                Process::start("floor", core, binary.as_os_str(), &arguments, &[])?
+            }
+        };
+        Ok(started)
+    }
+}
+
+// === impl Stage ===
+
+impl Stage {
+    fn set(setting: &Setting, subject: &Subject, delivery: Delivery) -> Result<Self, TurnError> {
+        let redis_port = process::free_port()?;
+        let redis = process::start_redis(setting.driver_core, redis_port)?;
+        let port = process::free_port()?;
+        let mut server = subject.start(setting.server_core, port, redis_port, delivery)?;
+        server.await_port(port)?;
+        let driver = Driver::new(port, redis_port)?;
+        Ok(Self { driver, server, redis })
+    }
+}
+
+// === impl Usage ===
+
+impl Usage {
+    fn read(server: &Process, redis: &Process, driver: &Driver) -> Result<Self, TurnError> {
+        let progress = driver.progress();
+        Ok(Self {
+            seconds: driver.elapsed().as_secs_f64(),
+            deliveries: progress.deliveries,
+            reads: progress.reads,
+            server_cpu: server.cpu_seconds()?,
+            redis_cpu: redis.cpu_seconds()?,
+            driver_cpu: process::own_cpu_seconds()?,
+        })
+    }
+}
+
+/// Waits until the server's resident memory rests; returns it in KiB.
+fn settle(driver: &mut Driver, server: &Process) -> Result<f64, TurnError> {
+    let mut last = server.resident_kib()?;
+    let mut rests = 0;
+    for _ in 0..SETTLE_READINGS_MAX {
+        driver.idle(SETTLE_INTERVAL)?;
+        let resident = server.resident_kib()?;
+        rests = if resident.abs_diff(last) <= SETTLE_KIB { rests + 1 } else { 0 };
+        last = resident;
+        if rests == 3 {
+            break;
+        }
+    }
+    Ok(u32::try_from(last).map_or(f64::NAN, f64::from))
+}
