@@ -171,9 +171,13 @@ impl Kind {
 
     /// The kind with this name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Broadcast, Self::Room, Self::User, Self::Client]
-            .into_iter()
-            .find(|kind| kind.name() == name)
+        match name {
+            "broadcast" => Some(Self::Broadcast),
+            "room" => Some(Self::Room),
+            "user" => Some(Self::User),
+            "client" => Some(Self::Client),
+            _ => None,
+        }
     }
 
     const fn from_number(number: u64) -> Option<Self> {

@@ -65,7 +65,6 @@ impl ClientId {
     }
 
     /// The instance tag, 48 bits.
-    #[expect(clippy::cast_possible_truncation, reason = "the shift leaves 48 bits")]
     pub const fn instance(self) -> u64 {
         (self.bits() >> (128 - INSTANCE_BITS)) as u64
     }
@@ -77,7 +76,6 @@ impl ClientId {
     }
 
     /// The slot in the worker's table, 28 bits.
-    #[expect(clippy::cast_possible_truncation, reason = "masked to 28 bits")]
     pub const fn slot(self) -> u32 {
         ((self.bits() >> SLOT_SHIFT) & ((1 << SLOT_BITS) - 1)) as u32
     }

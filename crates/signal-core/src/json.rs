@@ -33,11 +33,13 @@ pub enum JsonError {
     WrongType,
 }
 
-/// Checks that `text` is one JSON value of at most `depth_max` levels, at most [`JSON_DEPTH_MAX`].
-pub fn validate(text: &str, depth_max: usize) -> Result<(), JsonError> {
+/// Checks that `text` is one JSON value of at most `depth_max` levels, at most [`JSON_DEPTH_MAX`],
+/// and returns it without the white space around it.
+pub fn validate(text: &str, depth_max: usize) -> Result<&str, JsonError> {
     let mut scanner = Scanner::new(text, depth_max);
-    scanner.value()?;
-    scanner.end()
+    let value = scanner.value()?;
+    scanner.end()?;
+    Ok(value)
 }
 
 /// The JSON texts of the members called `names` of the object that `text` is, in that order.
@@ -105,9 +107,9 @@ mod tests {
     #[test]
     fn depth_counts_every_level() {
         let nested = |levels: usize| format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
-        assert_eq!(validate(&nested(JSON_DEPTH_MAX), JSON_DEPTH_MAX), Ok(()));
+        assert!(validate(&nested(JSON_DEPTH_MAX), JSON_DEPTH_MAX).is_ok());
         assert_eq!(validate(&nested(JSON_DEPTH_MAX + 1), JSON_DEPTH_MAX), Err(JsonError::TooDeep));
-        assert_eq!(validate(&nested(0), 0), Ok(()));
+        assert_eq!(validate(" 1\n", 0), Ok("1"));
         assert_eq!(validate(&nested(1), 0), Err(JsonError::TooDeep));
         let wrapped = |levels| format!("{{\"data\":{}}}", nested(levels));
         assert!(members(&wrapped(DATA_DEPTH_MAX), &["data"]).is_ok());
@@ -118,7 +120,7 @@ mod tests {
     #[test]
     fn wide_texts_are_not_deep() {
         let wide = format!("[{}[]]", "[],".repeat(1000));
-        assert_eq!(validate(&wide, JSON_DEPTH_MAX), Ok(()));
+        assert!(validate(&wide, JSON_DEPTH_MAX).is_ok());
     }
 
     #[test]

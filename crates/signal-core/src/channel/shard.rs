@@ -144,10 +144,10 @@ mod tests {
     }
 
     /// The ranges as `redis-cli --cluster create` cuts them.
-    fn tags_per_master(masters: usize) -> Vec<usize> {
-        let mut counts = vec![0; masters];
+    fn tags_per_master(masters: u16) -> Vec<usize> {
+        let mut counts = vec![0; usize::from(masters)];
         let mut first = 0.0_f64;
-        let share = f64::from(SLOTS) / masters as f64;
+        let share = f64::from(SLOTS) / f64::from(masters);
         let mut ends = Vec::new();
         for master in 0..masters {
             let last = if master + 1 == masters { 16383.0 } else { (first + share - 1.0).round() };

@@ -14,8 +14,8 @@ const ELEMENTS: u32 = 11;
 const ELEMENTS_MIN: u32 = 5;
 
 pub(super) fn decode(bytes: &[u8]) -> Result<Envelope<'_>, EnvelopeError> {
-    let mut reader = Reader { bytes, left: 1 };
-    let Value::Array(elements) = reader.next()? else { return Err(EnvelopeError::FirstByte) };
+    let mut reader = Reader { bytes, left: 0 };
+    let Header::Array(elements) = reader.header()? else { return Err(EnvelopeError::FirstByte) };
     if elements < ELEMENTS_MIN {
         return Err(EnvelopeError::Shape);
     }
@@ -104,29 +104,31 @@ fn write_optional_string(out: &mut Vec<u8>, value: Option<&str>) {
     }
 }
 
+/// The payload of an extension has one byte of type in front of it.
+fn extension(length: usize) -> Header {
+    Header::Bytes(length.saturating_add(1))
+}
+
 fn checked_data(data: &[u8]) -> Result<&str, EnvelopeError> {
-    let text = utf8(data)?;
-    json::validate(text, DATA_DEPTH_MAX)?;
-    Ok(text)
+    Ok(json::validate(utf8(data)?, DATA_DEPTH_MAX)?)
 }
 
 fn utf8(bytes: &[u8]) -> Result<&str, EnvelopeError> {
     std::str::from_utf8(bytes).map_err(|_| EnvelopeError::NotUtf8)
 }
 
-/// The values that an envelope may hold; whatever else comes has been passed as a whole.
+/// The values that an envelope may hold, but for arrays; whatever else comes has been passed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Value<'a> {
     Nil,
     Unsigned(u64),
     Text(&'a str),
     Binary(&'a [u8]),
-    /// Only the header was read: the elements come next.
-    Array(u32),
     Other,
 }
 
 /// What one marker stands for.
+#[derive(Clone, Copy)]
 enum Header {
     Nil,
     Unsigned(u64),
@@ -151,12 +153,16 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// The next element, nil if there are no more.
     fn next(&mut self) -> Result<Value<'a>, EnvelopeError> {
+        let header = self.next_header()?;
+        self.value(header)
+    }
+
+    fn next_header(&mut self) -> Result<Header, EnvelopeError> {
         if self.left == 0 {
-            return Ok(Value::Nil);
+            return Ok(Header::Nil);
         }
         self.left -= 1;
-        let value = self.value()?;
-        Ok(value)
+        self.header()
     }
 
     /// Passes what follows the known elements.
@@ -166,13 +172,14 @@ impl<'a> Reader<'a> {
     }
 
     fn exclude(&mut self) -> Result<Vec<Cow<'a, str>>, EnvelopeError> {
-        match self.next()? {
-            Value::Nil => Ok(Vec::new()),
-            Value::Array(clients) => {
+        match self.next_header()? {
+            Header::Nil => Ok(Vec::new()),
+            Header::Array(clients) => {
                 // Not sized by the claimed length: the input may be shorter.
                 let mut exclude = Vec::new();
                 for _ in 0..clients {
-                    exclude.push(Cow::Borrowed(self.value()?.required_text()?));
+                    let header = self.header()?;
+                    exclude.push(Cow::Borrowed(self.value(header)?.required_text()?));
                 }
                 Ok(exclude)
             }
@@ -196,15 +203,19 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn value(&mut self) -> Result<Value<'a>, EnvelopeError> {
-        Ok(match self.header()? {
+    /// The value whose header was read.
+    fn value(&mut self, header: Header) -> Result<Value<'a>, EnvelopeError> {
+        Ok(match header {
             Header::Nil => Value::Nil,
             Header::Unsigned(number) => Value::Unsigned(number),
             Header::Text(length) => Value::Text(utf8(self.take(length)?)?),
             Header::Binary(length) => Value::Binary(self.take(length)?),
-            Header::Array(elements) => Value::Array(elements),
             Header::Bytes(length) => {
                 self.take(length)?;
+                Value::Other
+            }
+            Header::Array(elements) => {
+                self.skip(u64::from(elements))?;
                 Value::Other
             }
             Header::Map(parts) => {
@@ -241,15 +252,14 @@ impl<'a> Reader<'a> {
             Marker::I16 => Header::Bytes(2),
             Marker::I32 | Marker::F32 => Header::Bytes(4),
             Marker::I64 | Marker::F64 => Header::Bytes(8),
-            // An extension's payload has one byte of type in front of it.
-            Marker::FixExt1 => Header::Bytes(2),
-            Marker::FixExt2 => Header::Bytes(3),
-            Marker::FixExt4 => Header::Bytes(5),
-            Marker::FixExt8 => Header::Bytes(9),
-            Marker::FixExt16 => Header::Bytes(17),
-            Marker::Ext8 => Header::Bytes(self.length(1)?.saturating_add(1)),
-            Marker::Ext16 => Header::Bytes(self.length(2)?.saturating_add(1)),
-            Marker::Ext32 => Header::Bytes(self.length(4)?.saturating_add(1)),
+            Marker::FixExt1 => extension(1),
+            Marker::FixExt2 => extension(2),
+            Marker::FixExt4 => extension(4),
+            Marker::FixExt8 => extension(8),
+            Marker::FixExt16 => extension(16),
+            Marker::Ext8 => extension(self.length(1)?),
+            Marker::Ext16 => extension(self.length(2)?),
+            Marker::Ext32 => extension(self.length(4)?),
             Marker::Reserved => return Err(EnvelopeError::MsgPack),
         })
     }

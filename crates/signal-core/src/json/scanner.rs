@@ -241,7 +241,11 @@ impl<'a> Scanner<'a> {
     }
 
     fn white_space(&mut self) {
-        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.peek() {
+        // One comparison where there is none, which is the rule.
+        while let Some(byte) = self.peek().filter(|&byte| byte <= b' ') {
+            if !matches!(byte, b' ' | b'\t' | b'\n' | b'\r') {
+                return;
+            }
             self.at += 1;
         }
     }

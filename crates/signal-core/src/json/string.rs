@@ -8,6 +8,7 @@ const UNICODE_ESCAPE_BYTES: usize = 6;
 /// The JSON text of a string, quotes included, as `JSON.stringify` writes it.
 ///
 /// U+2028, U+2029 and everything else beyond the ASCII control characters stay as they are.
+#[expect(clippy::missing_panics_doc, reason = "what is written is always UTF-8")]
 pub fn string(value: &str) -> String {
     let mut out = Vec::with_capacity(value.len() + 2);
     write_string(&mut out, value);

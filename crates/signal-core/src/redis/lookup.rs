@@ -173,3 +173,130 @@ fn choice<T: Copy>(
 fn get(lookup: Lookup<'_>, variable: &str) -> Option<String> {
     lookup(variable).filter(|value| !value.is_empty())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_from(variables: &[(&str, &str)]) -> Result<RedisSettings, SettingError> {
+        RedisSettings::from_lookup(|name| {
+            assert!(VARIABLES.contains(&name), "{name} is not listed");
+            let found = variables
+                .iter()
+                .find(|(suffix, _)| name.strip_prefix("APP_ENV_WEBSOCKET_REDIS_") == Some(suffix));
+            found.map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    fn refused(variables: &[(&str, &str)]) -> String {
+        read_from(variables).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn nothing_set_is_no_redis() {
+        assert_eq!(read_from(&[]).unwrap(), RedisSettings::default());
+        let empty: Vec<_> = VARIABLES
+            .iter()
+            .map(|name| (name.trim_start_matches("APP_ENV_WEBSOCKET_REDIS_"), ""))
+            .collect();
+        assert_eq!(read_from(&empty).unwrap(), RedisSettings::default());
+    }
+
+    #[test]
+    fn single_has_defaults() {
+        assert_eq!(
+            read_from(&[("MODE", "single")]).unwrap(),
+            RedisSettings::single("127.0.0.1", 6379)
+        );
+    }
+
+    #[test]
+    fn everything_set() {
+        let settings = read_from(&[
+            ("MODE", "cluster"),
+            ("CLUSTER_NODES", "a:7000, b:7001,[::1]:7002"),
+            ("USERNAME", "edge"),
+            ("PASSWORD", "hush"),
+            ("TLS", "on"),
+            ("TLS_CA_FILE", "ca.pem"),
+            ("PREFIX", "test:"),
+            ("PUBSUB", "sharded"),
+            ("CODEC", "msgpack"),
+        ])
+        .unwrap();
+        let nodes = [("a", 7000), ("b", 7001), ("::1", 7002)];
+        let nodes = nodes.map(|(host, port)| (host.to_owned(), port)).to_vec();
+        assert_eq!(
+            settings,
+            RedisSettings {
+                mode: RedisMode::Cluster { nodes },
+                username: Some("edge".to_owned()),
+                password: Some(Secret::new("hush")),
+                password_file: None,
+                tls: Some(TlsSettings { ca_file: Some(PathBuf::from("ca.pem")) }),
+                prefix: "test:".to_owned(),
+                pubsub: PubSub::Sharded,
+                codec: Codec::MsgPack,
+            }
+        );
+        assert!(!format!("{settings:?}").contains("hush"));
+    }
+
+    #[test]
+    fn the_password_file_is_passed_on() {
+        let settings = read_from(&[("MODE", "single"), ("PASSWORD_FILE", "secret")]).unwrap();
+        assert_eq!(settings.password_file, Some(PathBuf::from("secret")));
+    }
+
+    #[test]
+    fn each_refusal_is_one_sentence_for_the_operator() {
+        let cases: &[(&[(&str, &str)], &str)] = &[
+            (&[("MODE", "sentinel")], "MODE is \"sentinel\", allowed is none, single, cluster"),
+            (&[("MODE", "Single")], "MODE is \"Single\", allowed is none, single, cluster"),
+            (
+                &[("MODE", "single"), ("PORT", "0")],
+                "PORT is \"0\", allowed is a number from 1 to 65535",
+            ),
+            (
+                &[("MODE", "single"), ("PORT", "65536")],
+                "PORT is \"65536\", allowed is a number from 1 to 65535",
+            ),
+            (
+                &[("MODE", "cluster")],
+                "CLUSTER_NODES is not set, APP_ENV_WEBSOCKET_REDIS_MODE = cluster needs \
+                 host:port[,host:port…]",
+            ),
+            (
+                &[("MODE", "cluster"), ("CLUSTER_NODES", "a:1,b")],
+                "CLUSTER_NODES is \"a:1,b\", allowed is host:port[,host:port…]",
+            ),
+            (
+                &[("MODE", "cluster"), ("CLUSTER_NODES", "::1:7000")],
+                "CLUSTER_NODES is \"::1:7000\", allowed is host:port[,host:port…]",
+            ),
+            (
+                &[("MODE", "single"), ("PUBSUB", "sharded")],
+                "PUBSUB is \"sharded\", which is allowed only with APP_ENV_WEBSOCKET_REDIS_MODE \
+                 = cluster",
+            ),
+            (&[("PUBSUB", "x")], "PUBSUB is \"x\", allowed is classic, sharded"),
+            (&[("CODEC", "cbor")], "CODEC is \"cbor\", allowed is json, msgpack"),
+            (&[("TLS", "true")], "TLS is \"true\", allowed is off, on"),
+            (
+                &[("TLS_CA_FILE", "ca.pem")],
+                "TLS_CA_FILE is set, allowed only with APP_ENV_WEBSOCKET_REDIS_TLS = on",
+            ),
+            (&[("PREFIX", "a b")], "PREFIX is \"a b\", allowed is text without white space"),
+            (
+                &[("PASSWORD", "hush"), ("PASSWORD_FILE", "secret")],
+                "PASSWORD_FILE is set and so is APP_ENV_WEBSOCKET_REDIS_PASSWORD, allowed is one \
+                 of the two",
+            ),
+        ];
+        for (variables, sentence) in cases {
+            let error = refused(variables);
+            assert_eq!(error, format!("APP_ENV_WEBSOCKET_REDIS_{sentence}"));
+            assert!(!error.contains("hush"));
+        }
+    }
+}
