@@ -52,6 +52,15 @@ pub enum ProcessError {
     System(#[from] io::Error),
 }
 
+/// What a process has had of its core so far.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Cpu {
+    /// Seconds that it ran, user and system.
+    pub used_seconds: f64,
+    /// Seconds that it was ready to run while something else did.
+    pub waited_seconds: f64,
+}
+
 /// A running child.
 #[derive(Debug)]
 pub struct Process {
@@ -101,10 +110,9 @@ impl Process {
         Err(ProcessError::Deaf(self.name))
     }
 
-    /// CPU seconds of all its threads so far, user and system.
-    pub fn cpu_seconds(&self) -> Result<f64, ProcessError> {
-        cpu_seconds(self.child.id())
-            .map_err(|source| ProcessError::Usage { program: self.name, source })
+    /// What all its threads have used so far.
+    pub fn cpu(&self) -> Result<Cpu, ProcessError> {
+        cpu(self.child.id()).map_err(|source| ProcessError::Usage { program: self.name, source })
     }
 
     /// Resident memory in KiB.
@@ -139,9 +147,9 @@ pub fn start_redis(core: usize, port: u16) -> Result<Process, ProcessError> {
     if &answer == b"+PONG\r\n" { Ok(redis) } else { Err(ProcessError::Deaf("redis-server")) }
 }
 
-/// CPU seconds of this process so far.
-pub fn own_cpu_seconds() -> io::Result<f64> {
-    cpu_seconds(std::process::id())
+/// What this process has used so far.
+pub fn own_cpu() -> io::Result<Cpu> {
+    cpu(std::process::id())
 }
 
 /// Keeps this thread, and what it starts, on one core.
@@ -166,17 +174,20 @@ pub fn free_port() -> io::Result<u16> {
 
 /// The scheduler's nanoseconds of each thread, or the process's ticks of 10 ms where that is more:
 /// it is if a thread has ended meanwhile.
-fn cpu_seconds(pid: u32) -> io::Result<f64> {
-    let mut threads = Duration::ZERO;
+fn cpu(pid: u32) -> io::Result<Cpu> {
+    let mut used = Duration::ZERO;
+    let mut waited = Duration::ZERO;
     for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
         // A thread may end between the listing and the reading.
         let Ok(text) = std::fs::read_to_string(thread?.path().join("schedstat")) else { continue };
-        let nanoseconds = text.split(' ').next().and_then(|field| field.parse().ok());
-        threads += Duration::from_nanos(nanoseconds.unwrap_or(0));
+        let mut fields = text.split(' ').map(|field| field.parse().unwrap_or(0));
+        used += Duration::from_nanos(fields.next().unwrap_or(0));
+        waited += Duration::from_nanos(fields.next().unwrap_or(0));
     }
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let ticks = process_ticks(&stat).ok_or_else(|| io::Error::other("malformed stat"))?;
-    Ok(threads.as_secs_f64().max(f64::from(ticks) / TICKS_PER_SECOND))
+    let used_seconds = used.as_secs_f64().max(f64::from(ticks) / TICKS_PER_SECOND);
+    Ok(Cpu { used_seconds, waited_seconds: waited.as_secs_f64() })
 }
 
 /// `utime + stime`, fields 14 and 15 of `/proc/PID/stat`. The second field is a name that may
@@ -210,6 +221,6 @@ mod tests {
     #[test]
     fn this_process_uses_memory_and_time() {
         assert!(resident_kib(std::process::id()).unwrap() > 0);
-        assert!(own_cpu_seconds().unwrap() >= 0.0);
+        assert!(own_cpu().unwrap().used_seconds >= 0.0);
     }
 }

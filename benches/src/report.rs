@@ -9,6 +9,9 @@ use crate::driver::Integrity;
 use crate::rows::{IDLE_KIB_BUDGET, STRUCTURE_FACTOR, TrafficRow};
 use crate::turn::{IdleReading, TrafficReading};
 
+/// Share of the time that a server may wait for its core before its turn counts as disturbed.
+const WAITED_SHARE_MAX: f64 = 0.03;
+
 /// One round of a row: the two servers took their turns one after the other.
 #[derive(Debug, Clone, Copy)]
 pub struct Round<Reading> {
@@ -75,7 +78,7 @@ impl Report {
         }
         writeln!(
             out,
-            "\n{:<22} {:<7} {:>12} {:>7} {:>9} {:>9} {:>7} {:>7} {:>9}  lost/dup/reordered",
+            "\n{:<22} {:<7} {:>12} {:>7} {:>9} {:>9} {:>7} {:>7} {:>7} {:>9}  lost/dup/reordered",
             "row",
             "server",
             "deliveries/s",
@@ -83,6 +86,7 @@ impl Report {
             "p50 µs",
             "p99 µs",
             "server",
+            "waited",
             "driver",
             "redis µs"
         )?;
@@ -94,9 +98,27 @@ impl Report {
         }
         writeln!(
             out,
-            "\nper rd: deliveries per read of the driver. server, driver: share of its core. \
-             redis µs: CPU of Redis per delivery\n(= seconds per million)."
-        )
+            "\nper rd: deliveries per read of the driver. server, driver: share of a core.\n\
+             waited: share of the time that the server was ready, but something else ran.\n\
+             redis µs: CPU of Redis per delivery, which is seconds per million."
+        )?;
+        self.write_disturbance(out)
+    }
+
+    /// Says so if something else ran on the server's core.
+    fn write_disturbance(&self, out: &mut impl Write) -> io::Result<()> {
+        let rounds = self.traffic.iter().flat_map(|(_, rounds)| rounds);
+        let readings = rounds.flat_map(|round| [round.signal, round.floor]);
+        let disturbed =
+            |reading: &TrafficReading| reading.server_waited > reading.seconds * WAITED_SHARE_MAX;
+        match readings.filter(disturbed).count() {
+            0 => Ok(()),
+            turns => writeln!(
+                out,
+                "\nThe machine was not quiet: in {turns} turns something else ran on the \
+                 server's core. Run again."
+            ),
+        }
     }
 }
 
@@ -187,12 +209,13 @@ fn write_detail(
     let sum = readings.iter().fold(Integrity::default(), |sum, reading| sum.and(reading.integrity));
     writeln!(
         out,
-        "{title:<22} {server:<7} {:>12.0} {:>7.1} {:>9} {:>9} {:>6.0}% {:>6.0}% {:>9.2}  {}/{}/{}",
+        "{title:<22} {server:<7} {:>12.0} {:>7.1} {:>9} {:>9} {:>6.0}% {:>6.0}% {:>6.0}% {:>9.2}  {}/{}/{}",
         over(|reading| count(reading.deliveries) / reading.seconds),
         over(|reading| count(reading.deliveries) / count(reading.reads)),
         latencies(|latency| latency.p50_micros),
         latencies(|latency| latency.p99_micros),
         over(|reading| reading.server_cpu * 100.0 / reading.seconds),
+        over(|reading| reading.server_waited * 100.0 / reading.seconds),
         over(|reading| reading.driver_cpu * 100.0 / reading.seconds),
         over(|reading| reading.redis_cpu * 1e6 / count(reading.deliveries)),
         sum.lost,
@@ -262,6 +285,7 @@ mod tests {
             reads: 1_000,
             seconds: 1.0,
             server_cpu: 2.0,
+            server_waited: 0.0,
             redis_cpu: 0.1,
             driver_cpu: 0.1,
             latency: None,

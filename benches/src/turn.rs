@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::driver::{Driver, DriverError, Integrity, Latency};
 use crate::floor::Delivery;
-use crate::process::{self, Process, ProcessError};
+use crate::process::{self, Cpu, Process, ProcessError};
 use crate::rows::{CLIENTS, IDLE_CLIENTS, TrafficRow};
 
 /// Between two readings of resident memory.
@@ -67,6 +67,8 @@ pub struct TrafficReading {
     pub seconds: f64,
     /// CPU seconds of the server.
     pub server_cpu: f64,
+    /// Seconds that the server waited for its core, because something else ran there.
+    pub server_waited: f64,
     /// CPU seconds of Redis.
     pub redis_cpu: f64,
     /// CPU seconds of the driver.
@@ -113,7 +115,8 @@ pub fn traffic(
         deliveries: after.deliveries - before.deliveries,
         reads: after.reads - before.reads,
         seconds: after.seconds - before.seconds,
-        server_cpu: after.server_cpu - before.server_cpu,
+        server_cpu: after.server.used_seconds - before.server.used_seconds,
+        server_waited: after.server.waited_seconds - before.server.waited_seconds,
         redis_cpu: after.redis_cpu - before.redis_cpu,
         driver_cpu: after.driver_cpu - before.driver_cpu,
         latency,
@@ -127,10 +130,10 @@ pub fn idle(setting: &Setting, subject: &Subject) -> Result<IdleReading, TurnErr
     let mut stage = Stage::set(setting, subject, Delivery::Coalesce)?;
     stage.driver.connect(few)?;
     let resident_before = settle(&mut stage.driver, &stage.server)?;
-    let cpu_before = stage.server.cpu_seconds()?;
+    let cpu_before = stage.server.cpu()?.used_seconds;
     stage.driver.connect(many)?;
     let resident_after = settle(&mut stage.driver, &stage.server)?;
-    let cpu_after = stage.server.cpu_seconds()?;
+    let cpu_after = stage.server.cpu()?.used_seconds;
     let added = u32::try_from(many - few).map_or(f64::NAN, f64::from);
     Ok(IdleReading {
         kib_per_connection: (resident_after - resident_before) / added,
@@ -152,7 +155,7 @@ struct Usage {
     seconds: f64,
     deliveries: u64,
     reads: u64,
-    server_cpu: f64,
+    server: Cpu,
     redis_cpu: f64,
     driver_cpu: f64,
 }
@@ -217,9 +220,9 @@ impl Usage {
             seconds: driver.elapsed().as_secs_f64(),
             deliveries: progress.deliveries,
             reads: progress.reads,
-            server_cpu: server.cpu_seconds()?,
-            redis_cpu: redis.cpu_seconds()?,
-            driver_cpu: process::own_cpu_seconds()?,
+            server: server.cpu()?,
+            redis_cpu: redis.cpu()?.used_seconds,
+            driver_cpu: process::own_cpu()?.used_seconds,
         })
     }
 }
