@@ -13,7 +13,7 @@
 //! bits 102..128 random, lower 26 of 38 bits
 //! ```
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -136,6 +136,12 @@ impl fmt::Display for ClientId {
 impl fmt::Debug for ClientId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, formatter)
+    }
+}
+
+impl From<ClientId> for Cow<'_, str> {
+    fn from(id: ClientId) -> Self {
+        Self::Owned(id.to_string())
     }
 }
 

@@ -1,1 +1,51 @@
-//! Publishes events to the clients of Signal.
+//! Publishes events to the clients of Signal: what a producer embeds.
+//!
+//! ```no_run
+//! use serde::Serialize;
+//! use signal_emitter::{Emitter, EmitterConfig};
+//!
+//! #[derive(Serialize)]
+//! struct Order {
+//!     id: u64,
+//!     total: u64,
+//! }
+//!
+//! # async fn run() -> Result<(), signal_emitter::EmitterError> {
+//! // Reads APP_ENV_WEBSOCKET_REDIS_MODE, _HOST, _PORT and so on, as the edge does.
+//! let emitter = Emitter::connect(EmitterConfig::from_env()?).await?;
+//!
+//! let order = Order { id: 7, total: 184_500 };
+//! let receipt = emitter.to_room("branch:12").event("order.created").data(&order).send().await?;
+//! if receipt.receivers() == 0 {
+//!     // Nobody listens to this room right now; the message is gone.
+//! }
+//!
+//! emitter.to_user("u-7").event("inbox.changed").send().await?;
+//! emitter.broadcast().event("maintenance").data(&"in five minutes").send().await?;
+//! emitter.shutdown().await
+//! # }
+//! ```
+//!
+//! An [`Emitter`] is one connection to Redis, cheap to clone and to share. Every call ends: with a
+//! [`Receipt`], or with an [`EmitterError`] within the configured timeout. Delivery is at most once;
+//! a message is never sent twice, and never later than the call that brought it.
+//!
+//! In reading order:
+//!
+//! - `config`: where Redis is and how long to wait;
+//! - `emitter`: the handle that a producer holds;
+//! - `publish`: one message, from target to receipt;
+//! - `connection`: Redis, the only part that knows it;
+//! - `error`: what can go wrong.
+
+mod config;
+mod connection;
+mod emitter;
+mod error;
+mod publish;
+
+pub use config::EmitterConfig;
+pub use emitter::Emitter;
+pub use error::EmitterError;
+pub use publish::{Publish, Receipt};
+pub use signal_core::{id::ClientId, redis};
