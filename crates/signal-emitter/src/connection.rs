@@ -38,8 +38,9 @@ const BACKOFF_JITTER_MS: u32 = 250;
 
 const TIMEOUT_MIN: Duration = Duration::from_millis(1);
 
-/// One connection to one Redis, made again whenever it breaks.
-pub(crate) struct Connection {
+/// One connection to one Redis, made again whenever it breaks: the publishing half of the bus, which
+/// the edge uses too. Producers want an [`Emitter`](crate::Emitter).
+pub struct Connection {
     client: Client,
     /// The same client, with the options of a publish.
     publisher: WithOptions<Client>,
@@ -59,33 +60,36 @@ struct Pending<'a> {
 // === impl Connection ===
 
 impl Connection {
-    pub(crate) async fn open(
-        settings: &RedisSettings,
-        timeout: Duration,
-    ) -> Result<Self, EmitterError> {
+    /// Connects, or says within the timeout why that cannot be.
+    pub async fn open(settings: &RedisSettings, timeout: Duration) -> Result<Self, EmitterError> {
+        let connection = Self::start(settings, timeout)?;
+        let connected =
+            tokio::time::timeout(connection.timeout, connection.client.wait_for_connect());
+        match connected.await.map_err(Into::into).and_then(|result| result.map_err(Into::into)) {
+            Ok(()) => Ok(connection),
+            Err(source) => Err(EmitterError::Connect { address: address(settings)?, source }),
+        }
+    }
+
+    /// Begins to connect, and goes on trying; Redis may be away.
+    ///
+    /// Must be called within a tokio runtime, which then carries the connection.
+    pub fn start(settings: &RedisSettings, timeout: Duration) -> Result<Self, EmitterError> {
         let timeout = timeout.max(TIMEOUT_MIN);
-        let (host, port) = address(settings)?;
-        let address = format!("{host}:{port}");
-        let failed = |source: Box<dyn std::error::Error + Send + Sync>| EmitterError::Connect {
-            address: address.clone(),
-            source,
-        };
+        let (host, port) = server(settings)?;
         let config = Config {
             server: ServerConfig::new_centralized(host, port),
             username: settings.username.clone(),
             password: password(settings)?,
+            // At the start as later: Redis is away, and will be back.
+            fail_fast: false,
             ..Config::default()
         };
-        let client = build(config, timeout).map_err(|error| failed(error.into()))?;
+        let client = build(config, timeout).map_err(|error| EmitterError::Connect {
+            address: address(settings).unwrap_or_default(),
+            source: error.into(),
+        })?;
         let connecting = client.connect();
-        let connected = tokio::time::timeout(timeout, client.wait_for_connect()).await;
-        match connected.map_err(Into::into).and_then(|result| result.map_err(Into::into)) {
-            Ok(()) => {}
-            Err(source) => {
-                connecting.abort();
-                return Err(failed(source));
-            }
-        }
         let lost = client.on_error(|(error, _)| async move {
             warn!(%error, "redis connection failed");
             Ok(())
@@ -113,11 +117,7 @@ impl Connection {
     /// Publishes and returns how many subscribers there were.
     ///
     /// The command is queued when this is first polled, before anything is awaited.
-    pub(crate) async fn publish(
-        &self,
-        channel: String,
-        envelope: Bytes,
-    ) -> Result<u64, EmitterError> {
+    pub async fn publish(&self, channel: String, envelope: Bytes) -> Result<u64, EmitterError> {
         if self.shut_down.load(Ordering::Relaxed) {
             return Err(EmitterError::ShutDown);
         }
@@ -127,11 +127,13 @@ impl Connection {
         published.map_err(|error| self.translate(error))
     }
 
-    pub(crate) fn is_connected(&self) -> bool {
+    /// Whether there is a connection right now.
+    pub fn is_connected(&self) -> bool {
         !self.shut_down.load(Ordering::Relaxed) && self.client.state() == ClientState::Connected
     }
 
-    pub(crate) async fn shutdown(&self) -> Result<(), EmitterError> {
+    /// Closes after what is under way has been answered, within the timeout.
+    pub async fn shutdown(&self) -> Result<(), EmitterError> {
         if self.shut_down.swap(true, Ordering::Relaxed) {
             return Ok(());
         }
@@ -164,6 +166,15 @@ impl Connection {
     }
 }
 
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Connection")
+            .field("connected", &self.is_connected())
+            .finish_non_exhaustive()
+    }
+}
+
 impl Drop for Connection {
     fn drop(&mut self) {
         self.abort();
@@ -190,7 +201,11 @@ impl Drop for Pending<'_> {
     }
 }
 
-fn address(settings: &RedisSettings) -> Result<(String, u16), EmitterError> {
+fn address(settings: &RedisSettings) -> Result<String, EmitterError> {
+    server(settings).map(|(host, port)| format!("{host}:{port}"))
+}
+
+fn server(settings: &RedisSettings) -> Result<(String, u16), EmitterError> {
     let unsupported = |what, instead| Err(EmitterError::Unsupported { what, instead });
     let (host, port) = match &settings.mode {
         RedisMode::Single { host, port } => (host.clone(), *port),

@@ -7,6 +7,7 @@ use signal_core::channel::{ChannelNames, Target};
 use crate::{
     EmitterConfig, EmitterError, Publish,
     connection::Connection,
+    message_id::MessageIds,
     publish::{Recipient, Settings},
 };
 
@@ -37,6 +38,7 @@ impl Emitter {
             codec: config.redis.codec,
             name: config.name,
             message_bytes_max: config.message_bytes_max,
+            ids: MessageIds::new(),
         };
         let connection = Connection::open(&config.redis, config.timeout).await?;
         Ok(Self { shared: Arc::new(Shared { connection, settings }) })

@@ -35,6 +35,7 @@
 //! - `config`: where Redis is and how long to wait;
 //! - `emitter`: the handle that a producer holds;
 //! - `publish`: one message, from target to receipt;
+//! - `message_id`: the ids that messages get;
 //! - `connection`: Redis, the only part that knows it;
 //! - `error`: what can go wrong.
 
@@ -42,9 +43,11 @@ mod config;
 mod connection;
 mod emitter;
 mod error;
+mod message_id;
 mod publish;
 
 pub use config::EmitterConfig;
+pub use connection::Connection;
 pub use emitter::Emitter;
 pub use error::EmitterError;
 pub use publish::{Publish, Receipt};

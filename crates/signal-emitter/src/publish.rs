@@ -16,9 +16,8 @@ use signal_core::{
     json,
     limits::DATA_DEPTH_MAX,
 };
-use uuid::Uuid;
 
-use crate::{EmitterError, emitter::Shared};
+use crate::{EmitterError, emitter::Shared, message_id::MessageIds};
 
 /// Bytes of an envelope beside its data, as a first guess for the buffer.
 const ENVELOPE_BYTES_GUESS: usize = 256;
@@ -51,6 +50,7 @@ pub(crate) struct Settings {
     pub(crate) codec: Codec,
     pub(crate) name: Option<String>,
     pub(crate) message_bytes_max: usize,
+    pub(crate) ids: MessageIds,
 }
 
 pub(crate) enum Recipient<'a> {
@@ -152,11 +152,12 @@ impl<'a> Publish<'a> {
             None => None,
         };
         let settings = &self.shared.settings;
-        let id = Uuid::now_v7().to_string();
+        let now = unix_millis();
+        let id = settings.ids.next(now).to_string();
         let mut envelope = Envelope::new(EMITTER_SERVER_ID, target, &self.event, data);
         envelope.exclude = self.exclude;
         envelope.id = Some(Cow::Borrowed(&id));
-        envelope.ts = Some(unix_millis());
+        envelope.ts = Some(now);
         envelope.from = settings.name.as_deref().map(Cow::Borrowed);
         envelope.trace = self.trace;
 

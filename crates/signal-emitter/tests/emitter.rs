@@ -200,9 +200,7 @@ async fn redis_goes_and_comes_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_stalls_is_a_timeout() {
     let redis = Redis::start();
-    let mut config = EmitterConfig::new(redis.settings());
-    config.timeout = Duration::from_millis(100);
-    let emitter = Emitter::connect(config).await.unwrap();
+    let emitter = redis.emitter().await;
     let mut control = redis.socket();
     assert_eq!(control.call(&["CLIENT", "PAUSE", "600000", "WRITE"]), Reply::Text("OK".into()));
     let error = bounded(emitter.broadcast().event("e").send()).await.unwrap_err();
