@@ -14,11 +14,11 @@ use slab::Slab;
 
 /// Where a connection lives in its worker's tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Slot(pub u32);
+pub(crate) struct Slot(pub(crate) u32);
 
 /// The two kinds of named groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum GroupKind {
+pub(crate) enum GroupKind {
     /// A room, joined and left.
     Room,
     /// All connections of a user.
@@ -27,16 +27,16 @@ pub enum GroupKind {
 
 /// A group by name; cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct GroupKey {
+pub(crate) struct GroupKey {
     /// Room or user.
-    pub kind: GroupKind,
+    pub(crate) kind: GroupKind,
     /// The room's name or the user's id.
-    pub name: Arc<str>,
+    pub(crate) name: Arc<str>,
 }
 
 /// What a join did.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Joined {
+pub(crate) enum Joined {
     /// It was a member already.
     Already,
     /// It is a member now; others were before.
@@ -47,7 +47,7 @@ pub enum Joined {
 
 /// The index; see the module.
 #[derive(Debug, Default)]
-pub struct Hub {
+pub(crate) struct Hub {
     hasher: DefaultHashBuilder,
     /// Positions in `groups` by kind and name.
     names: HashTable<u32>,
@@ -82,12 +82,12 @@ struct Membership {
 
 impl GroupKey {
     /// A room by name.
-    pub fn room(name: &str) -> Self {
+    pub(crate) fn room(name: &str) -> Self {
         Self { kind: GroupKind::Room, name: Arc::from(name) }
     }
 
     /// A user by id.
-    pub fn user(id: &str) -> Self {
+    pub(crate) fn user(id: &str) -> Self {
         Self { kind: GroupKind::User, name: Arc::from(id) }
     }
 }
@@ -96,7 +96,7 @@ impl GroupKey {
 
 impl Hub {
     /// A connection has logged in: it belongs to everyone, and may join.
-    pub fn admit(&mut self, slot: Slot) {
+    pub(crate) fn admit(&mut self, slot: Slot) {
         let index = slot.0 as usize;
         if self.connections.len() <= index {
             self.connections.resize_with(index + 1, || None);
@@ -109,7 +109,7 @@ impl Hub {
     }
 
     /// Makes an admitted connection a member.
-    pub fn join(&mut self, slot: Slot, kind: GroupKind, name: &str) -> Joined {
+    pub(crate) fn join(&mut self, slot: Slot, kind: GroupKind, name: &str) -> Joined {
         let hash = self.hash(kind, name);
         let Some(group) = self.find(hash, kind, name) else {
             let key = GroupKey { kind, name: Arc::from(name) };
@@ -134,7 +134,7 @@ impl Hub {
 
     /// Ends a membership; returns the group's key if that was its last member here. `None` also if
     /// the connection was no member.
-    pub fn leave(&mut self, slot: Slot, kind: GroupKind, name: &str) -> Option<GroupKey> {
+    pub(crate) fn leave(&mut self, slot: Slot, kind: GroupKind, name: &str) -> Option<GroupKey> {
         let group = self.find(self.hash(kind, name), kind, name)?;
         let index = self.membership(slot, group)?;
         let membership = self.connection_mut(slot).memberships.swap_remove(index);
@@ -142,7 +142,7 @@ impl Hub {
     }
 
     /// Forgets a connection; calls `emptied` for each group that lost its last member here.
-    pub fn forget(&mut self, slot: Slot, mut emptied: impl FnMut(GroupKey)) {
+    pub(crate) fn forget(&mut self, slot: Slot, mut emptied: impl FnMut(GroupKey)) {
         let Some(connection) = self.connections.get_mut(slot.0 as usize).and_then(Option::take)
         else {
             return;
@@ -163,24 +163,24 @@ impl Hub {
     }
 
     /// The members of a group; empty if there is none of that name.
-    pub fn members(&self, kind: GroupKind, name: &str) -> &[Slot] {
+    pub(crate) fn members(&self, kind: GroupKind, name: &str) -> &[Slot] {
         self.find(self.hash(kind, name), kind, name)
             .map_or(&[], |group| &self.groups[group as usize].members)
     }
 
     /// Every admitted connection.
-    pub fn everyone(&self) -> &[Slot] {
+    pub(crate) fn everyone(&self) -> &[Slot] {
         &self.everyone
     }
 
     /// Whether the connection is a member.
-    pub fn is_member(&self, slot: Slot, kind: GroupKind, name: &str) -> bool {
+    pub(crate) fn is_member(&self, slot: Slot, kind: GroupKind, name: &str) -> bool {
         self.find(self.hash(kind, name), kind, name)
             .is_some_and(|group| self.membership(slot, group).is_some())
     }
 
     /// The groups a connection is a member of.
-    pub fn groups_of(&self, slot: Slot) -> impl Iterator<Item = &GroupKey> {
+    pub(crate) fn groups_of(&self, slot: Slot) -> impl Iterator<Item = &GroupKey> {
         let connection = self.connections.get(slot.0 as usize).and_then(Option::as_ref);
         connection
             .into_iter()
@@ -189,7 +189,7 @@ impl Hub {
     }
 
     /// Every group with its number of members.
-    pub fn groups(&self) -> impl Iterator<Item = (&GroupKey, usize)> {
+    pub(crate) fn groups(&self) -> impl Iterator<Item = (&GroupKey, usize)> {
         self.groups.iter().map(|(_, group)| (&group.key, group.members.len()))
     }
 

@@ -1,0 +1,452 @@
+//! Settings: from arguments and environment to a typed, validated [`Config`].
+//!
+//! One table, [`SETTINGS`], names every setting with its default and meaning; flags, environment,
+//! `--help`, `signal check` and the README all come from it. This is the only module that reads the
+//! environment. A value that is not allowed is one sentence that names the variable and what is; an
+//! unknown `SIGNAL_*` variable is an error too, since a misspelt limit is no limit.
+
+mod parse;
+mod table;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use signal_core::limits;
+use signal_core::redis::{PubSub, RedisMode, RedisSettings, Secret, SettingError};
+
+pub use self::table::{SETTINGS, Setting};
+
+use self::parse::{address, bytes, duration, list, number};
+use crate::auth::RoomPattern;
+
+/// Open files that are not connections: listeners, Redis, logs, and some to spare.
+const FILES_RESERVED: u64 = 256;
+
+/// The shortest secret for HS256 that is worth anything (RFC 7518 §3.2 asks for 256 bits).
+const SECRET_BYTES_MIN: usize = 32;
+
+/// How the edge is to run. [`Config::default`] is what an empty environment gives, but for the
+/// authentication, which has no default that would be safe.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// Where clients connect.
+    pub listen: SocketAddr,
+    /// Where operators connect; `None` for nowhere.
+    pub admin_listen: Option<SocketAddr>,
+    /// The path of the WebSocket.
+    pub path: String,
+    /// Threads that serve connections, 1 to 64.
+    pub workers: usize,
+    /// How clients log in, unless the embedder decides.
+    pub auth: Auth,
+    /// Room patterns that any logged-in client may join.
+    pub rooms: Vec<RoomPattern>,
+    /// Rooms that every client is in from the start.
+    pub default_rooms: Vec<String>,
+    /// Whether a handshake is asked for.
+    pub encryption: Encryption,
+    /// Which pages of other sites may connect.
+    pub origins: Origins,
+    /// Subprotocols to accept as the plain protocol.
+    pub subprotocols: Vec<String>,
+    /// Time to send `authenticate`.
+    pub auth_timeout: Duration,
+    /// Between protocol-level pings.
+    pub ping_interval: Duration,
+    /// Silence after which a logged-in client is closed.
+    pub heartbeat_timeout: Duration,
+    /// Bytes of a client's message.
+    pub max_message: usize,
+    /// Bytes queued for a connection.
+    pub max_outbox: usize,
+    /// Bytes of an envelope.
+    pub max_bus_message: usize,
+    /// Rooms per connection, defaults and own not counted.
+    pub max_rooms: usize,
+    /// Connections.
+    pub max_connections: usize,
+    /// Messages per second and connection.
+    pub message_rate: u32,
+    /// Messages at once and connection.
+    pub message_burst: u32,
+    /// From not being ready to refusing connections.
+    pub drain_delay: Duration,
+    /// Over which the closes of a drain are spread.
+    pub drain_window: Duration,
+    /// Between probes of a bus link.
+    pub bus_probe_interval: Duration,
+    /// From the last leave of a room to its unsubscription. No variable; for embedders and tests.
+    pub bus_linger: Duration,
+    /// What the publish API asks for; `None` turns it off.
+    pub api_key: Option<Secret>,
+    /// The web page at `/`: in the demo only. No variable.
+    pub demo_page: bool,
+    /// How to reach Redis.
+    pub redis: RedisSettings,
+}
+
+/// How clients log in.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Auth {
+    /// A JSON Web Token in `token`.
+    Jwt {
+        /// The shared secret.
+        secret: Secret,
+        /// What `iss` must be.
+        issuer: Option<String>,
+        /// What `aud` must hold.
+        audience: Option<String>,
+    },
+    /// Anything; on loopback only.
+    InsecureDev,
+}
+
+/// Whether clients shake hands to encrypt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encryption {
+    /// Never.
+    Off,
+    /// If they send a key.
+    Optional,
+    /// Those that do not are closed.
+    Required,
+}
+
+/// Which pages may connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origins {
+    /// Those served by the host that they connect to.
+    SameHost,
+    /// Any.
+    Any,
+    /// These, exactly.
+    Listed(Vec<String>),
+}
+
+/// A setting that is not allowed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A variable's value.
+    #[error("{name} is {value:?}, allowed is {allowed}")]
+    Value {
+        /// The variable.
+        name: &'static str,
+        /// What it is set to.
+        value: String,
+        /// What it may be set to.
+        allowed: String,
+    },
+    /// A variable that there is not.
+    #[error("{name} is not a setting of Signal{suggestion}")]
+    Unknown {
+        /// The name.
+        name: String,
+        /// ", did you mean …?" or nothing.
+        suggestion: String,
+    },
+    /// Something is missing, or does not go together.
+    #[error("{0}")]
+    Conflict(String),
+    /// A file cannot be read.
+    #[error("{name} names {path:?}, which cannot be read: {problem}")]
+    File {
+        /// The variable.
+        name: &'static str,
+        /// The file.
+        path: String,
+        /// Why.
+        problem: String,
+    },
+    /// A Redis setting.
+    #[error(transparent)]
+    Redis(#[from] SettingError),
+}
+
+/// Values of settings by name: from flags, or from the environment where there is no flag.
+#[derive(Clone, Debug, Default)]
+pub struct Values(BTreeMap<&'static str, String>);
+
+// === impl Values ===
+
+impl Values {
+    /// Reads the process' environment; `SIGNAL_*` variables that are no settings are errors.
+    pub fn from_environment() -> Result<Self, ConfigError> {
+        Self::from_variables(std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        }))
+    }
+
+    fn from_variables(
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let mut values = Self::default();
+        for (name, value) in variables {
+            if let Some(setting) = SETTINGS.iter().find(|setting| setting.name == name) {
+                values.0.insert(setting.name, value);
+            } else if name.starts_with("SIGNAL_") || name.starts_with("APP_ENV_WEBSOCKET_REDIS_") {
+                let suggestion = table::nearest(&name)
+                    .map_or_else(String::new, |near| format!(", did you mean {near}?"));
+                return Err(ConfigError::Unknown { name, suggestion });
+            }
+        }
+        Ok(values)
+    }
+
+    /// Sets a value, over what the environment said.
+    pub fn set(&mut self, name: &'static str, value: String) {
+        self.0.insert(name, value);
+    }
+
+    /// The value of a setting; an empty one is as good as none.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    fn read<T>(
+        &self,
+        name: &'static str,
+        default: T,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Result<T, ConfigError> {
+        let Some(value) = self.get(name) else { return Ok(default) };
+        parse(value).map_err(|allowed| ConfigError::Value { name, value: value.to_owned(), allowed })
+    }
+
+    /// A secret, given as such or as a file's content.
+    fn secret(
+        &self,
+        name: &'static str,
+        file_name: &'static str,
+    ) -> Result<Option<Secret>, ConfigError> {
+        match (self.get(name), self.get(file_name)) {
+            (Some(_), Some(_)) => {
+                Err(ConfigError::Conflict(format!("{name} and {file_name} are both set, allowed is one")))
+            }
+            (Some(secret), None) => Ok(Some(Secret::new(secret))),
+            (None, Some(path)) => read_secret(file_name, path.as_ref()).map(Some),
+            (None, None) => Ok(None),
+        }
+    }
+}
+
+fn read_secret(name: &'static str, path: &Path) -> Result<Secret, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|error| ConfigError::File {
+        name,
+        path: path.display().to_string(),
+        problem: error.to_string(),
+    })?;
+    Ok(Secret::new(text.trim_end_matches(['\r', '\n'])))
+}
+
+// === impl Config ===
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 3000)),
+            admin_listen: Some(SocketAddr::from(([127, 0, 0, 1], 3001))),
+            path: "/ws".to_owned(),
+            workers: std::thread::available_parallelism().map_or(1, usize::from),
+            auth: Auth::Jwt { secret: Secret::new(""), issuer: None, audience: None },
+            rooms: Vec::new(),
+            default_rooms: vec!["ws-default".to_owned(), "ws-notification".to_owned()],
+            encryption: Encryption::Off,
+            origins: Origins::SameHost,
+            subprotocols: Vec::new(),
+            auth_timeout: Duration::from_secs(5),
+            ping_interval: Duration::from_secs(30),
+            heartbeat_timeout: Duration::from_secs(90),
+            max_message: limits::MESSAGE_BYTES_MAX,
+            max_outbox: limits::OUTBOX_BYTES_MAX,
+            max_bus_message: limits::BUS_MESSAGE_BYTES_MAX,
+            max_rooms: limits::ROOMS_PER_CONNECTION_MAX,
+            max_connections: connections_default(),
+            message_rate: 200,
+            message_burst: 1000,
+            drain_delay: Duration::from_secs(5),
+            drain_window: Duration::from_secs(30),
+            bus_probe_interval: Duration::from_secs(5),
+            bus_linger: Duration::from_secs(10),
+            api_key: None,
+            demo_page: false,
+            redis: RedisSettings::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Gives the values their meaning.
+    pub fn from_values(values: &Values) -> Result<Self, ConfigError> {
+        let default = Self::default();
+        let read_patterns = |text: &str| {
+            list(text).map(|item| item.parse().map_err(|error| format!("{error}"))).collect()
+        };
+        let config = Self {
+            listen: values.read("SIGNAL_LISTEN", default.listen, address)?,
+            admin_listen: values.read("SIGNAL_ADMIN_LISTEN", default.admin_listen, |text| {
+                if text == "off" { Ok(None) } else { address(text).map(Some) }
+            })?,
+            path: values.read("SIGNAL_PATH", default.path, parse::path)?,
+            workers: values.read("SIGNAL_WORKERS", default.workers, |text| number(text, 1, 64))?,
+            auth: auth(values)?,
+            rooms: values.read("SIGNAL_ROOMS", Vec::new(), read_patterns)?,
+            default_rooms: values.read("SIGNAL_DEFAULT_ROOMS", default.default_rooms, |text| {
+                Ok(list(text).map(str::to_owned).collect())
+            })?,
+            encryption: values.read("SIGNAL_ENCRYPTION", default.encryption, parse::encryption)?,
+            origins: values.read("SIGNAL_ALLOWED_ORIGINS", default.origins, parse::origins)?,
+            subprotocols: values.read("SIGNAL_SUBPROTOCOLS", Vec::new(), parse::tokens)?,
+            auth_timeout: values.read("SIGNAL_AUTH_TIMEOUT", default.auth_timeout, duration)?,
+            ping_interval: values.read("SIGNAL_PING_INTERVAL", default.ping_interval, duration)?,
+            heartbeat_timeout: values.read(
+                "SIGNAL_HEARTBEAT_TIMEOUT",
+                default.heartbeat_timeout,
+                duration,
+            )?,
+            max_message: values.read("SIGNAL_MAX_MESSAGE", default.max_message, bytes)?,
+            max_outbox: values.read("SIGNAL_MAX_OUTBOX", default.max_outbox, bytes)?,
+            max_bus_message: values.read("SIGNAL_MAX_BUS_MESSAGE", default.max_bus_message, bytes)?,
+            max_rooms: values
+                .read("SIGNAL_MAX_ROOMS", default.max_rooms, |text| number(text, 1, 65_536))?,
+            max_connections: values.read(
+                "SIGNAL_MAX_CONNECTIONS",
+                default.max_connections,
+                |text| number(text, 1, 1 << 28),
+            )?,
+            message_rate: values
+                .read("SIGNAL_MESSAGE_RATE", default.message_rate, |text| number(text, 1, 1 << 24))?,
+            message_burst: values
+                .read("SIGNAL_MESSAGE_BURST", default.message_burst, |text| number(text, 1, 1 << 24))?,
+            drain_delay: values.read("SIGNAL_DRAIN_DELAY", default.drain_delay, duration)?,
+            drain_window: values.read("SIGNAL_DRAIN_WINDOW", default.drain_window, duration)?,
+            bus_probe_interval: values.read(
+                "SIGNAL_BUS_PROBE_INTERVAL",
+                default.bus_probe_interval,
+                duration,
+            )?,
+            bus_linger: default.bus_linger,
+            api_key: values.secret("SIGNAL_API_KEY", "SIGNAL_API_KEY_FILE")?,
+            demo_page: false,
+            redis: redis(values)?,
+        };
+        config.validate(false)?;
+        Ok(config)
+    }
+
+    /// Checks what single values cannot tell. `own_authenticator` says that the embedder has one.
+    pub(crate) fn validate(&self, own_authenticator: bool) -> Result<(), ConfigError> {
+        let conflict = |text: String| Err(ConfigError::Conflict(text));
+        match &self.auth {
+            _ if own_authenticator => {}
+            Auth::InsecureDev if !self.listen.ip().is_loopback() => {
+                return conflict(format!(
+                    "SIGNAL_AUTH is \"insecure-dev\", which believes anyone, and SIGNAL_LISTEN is {}, \
+                     allowed is a loopback address",
+                    self.listen
+                ));
+            }
+            Auth::Jwt { secret, .. } if secret.expose().len() < SECRET_BYTES_MIN => {
+                return conflict(format!(
+                    "SIGNAL_AUTH is \"jwt\" and needs SIGNAL_JWT_SECRET or SIGNAL_JWT_SECRET_FILE with \
+                     at least {SECRET_BYTES_MIN} bytes (for a try without: SIGNAL_AUTH=insecure-dev)"
+                ));
+            }
+            _ => {}
+        }
+        if self.max_bus_message > self.max_outbox / 2 {
+            return conflict(format!(
+                "SIGNAL_MAX_BUS_MESSAGE is {} bytes, allowed is at most half of SIGNAL_MAX_OUTBOX \
+                 ({} bytes)",
+                self.max_bus_message, self.max_outbox
+            ));
+        }
+        for name in &self.default_rooms {
+            if signal_core::room::validate_requested(name).is_err() {
+                return conflict(format!(
+                    "SIGNAL_DEFAULT_ROOMS has {name:?}, allowed are names of 1 to 256 characters that \
+                     do not start with \"ws:\""
+                ));
+            }
+        }
+        for (name, duration) in [
+            ("SIGNAL_AUTH_TIMEOUT", self.auth_timeout),
+            ("SIGNAL_PING_INTERVAL", self.ping_interval),
+            ("SIGNAL_HEARTBEAT_TIMEOUT", self.heartbeat_timeout),
+            ("SIGNAL_BUS_PROBE_INTERVAL", self.bus_probe_interval),
+        ] {
+            if duration.is_zero() {
+                return conflict(format!("{name} is 0, allowed is a positive duration"));
+            }
+        }
+        Ok(())
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "at most 2^24, which is exact")]
+    pub(crate) fn message_rate_f32(&self) -> f32 {
+        self.message_rate as f32
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "at most 2^24, which is exact")]
+    pub(crate) fn message_burst_f32(&self) -> f32 {
+        self.message_burst as f32
+    }
+}
+
+fn auth(values: &Values) -> Result<Auth, ConfigError> {
+    match values.get("SIGNAL_AUTH").unwrap_or("jwt") {
+        "insecure-dev" => Ok(Auth::InsecureDev),
+        "jwt" => Ok(Auth::Jwt {
+            secret: values
+                .secret("SIGNAL_JWT_SECRET", "SIGNAL_JWT_SECRET_FILE")?
+                .unwrap_or_else(|| Secret::new("")),
+            issuer: values.get("SIGNAL_JWT_ISSUER").map(str::to_owned),
+            audience: values.get("SIGNAL_JWT_AUDIENCE").map(str::to_owned),
+        }),
+        value => Err(ConfigError::Value {
+            name: "SIGNAL_AUTH",
+            value: value.to_owned(),
+            allowed: "jwt or insecure-dev".to_owned(),
+        }),
+    }
+}
+
+fn redis(values: &Values) -> Result<RedisSettings, ConfigError> {
+    let mut settings = RedisSettings::from_lookup(|name| values.get(name).map(str::to_owned))?;
+    if let Some(path) = settings.password_file.take() {
+        settings.password = Some(read_secret("APP_ENV_WEBSOCKET_REDIS_PASSWORD_FILE", &path)?);
+    }
+    // What is read has to be obeyed: what this version cannot do is refused, not passed over.
+    let unsupported = |name, value: &str, allowed: &str| {
+        Err(ConfigError::Value { name, value: value.to_owned(), allowed: allowed.to_owned() })
+    };
+    if matches!(settings.mode, RedisMode::Cluster { .. }) {
+        return unsupported("APP_ENV_WEBSOCKET_REDIS_MODE", "cluster", "none or single in this version");
+    }
+    if settings.pubsub == PubSub::Sharded {
+        return unsupported("APP_ENV_WEBSOCKET_REDIS_PUBSUB", "sharded", "classic in this version");
+    }
+    if settings.tls.is_some() {
+        return unsupported("APP_ENV_WEBSOCKET_REDIS_TLS", "on", "off in this version");
+    }
+    Ok(settings)
+}
+
+/// The soft limit on open files, less what is not connections.
+fn connections_default() -> usize {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let files = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next())
+        .and_then(|files| files.parse::<u64>().ok())
+        .unwrap_or(1024);
+    usize::try_from(files.saturating_sub(FILES_RESERVED)).unwrap_or(usize::MAX).max(1)
+}
+
+#[cfg(test)]
+#[path = "config/tests.rs"]
+mod tests;

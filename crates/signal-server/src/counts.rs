@@ -1,0 +1,176 @@
+//! Numbers of a worker and of an edge: counters that only grow, and gauges read from the state itself.
+//!
+//! Each worker counts in plain fields of its own; they are added up when someone asks. Nothing is
+//! counted twice, and no gauge is kept beside the state it describes, so none can drift.
+
+use std::collections::BTreeMap;
+
+/// Label of a close code outside the table and the protocol's own.
+const OTHER_CODES: u16 = 0;
+
+/// What has happened since the start.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Counters {
+    /// WebSocket connections opened.
+    pub opened: u64,
+    /// Logins accepted.
+    pub logins: u64,
+    /// Logins rejected.
+    pub logins_rejected: u64,
+    /// Logins that nobody could decide.
+    pub logins_failed: u64,
+    /// Bytes read from clients.
+    pub bytes_received: u64,
+    /// Frames read from clients.
+    pub frames_received: u64,
+    /// Messages that are not JSON objects.
+    pub messages_invalid: u64,
+    /// Messages without an event.
+    pub messages_dropped: u64,
+    /// Messages that nothing handles.
+    pub messages_unhandled: u64,
+    /// Connections closed because they sent too much.
+    pub rate_exceeded: u64,
+    /// Rooms asked for and not allowed.
+    pub joins_denied: u64,
+    /// Hooks that failed.
+    pub hook_errors: u64,
+    /// Messages that came from the bus.
+    pub bus_messages: u64,
+    /// Messages from the bus that were dropped, by reason.
+    pub bus_decode_errors: BTreeMap<&'static str, u64>,
+    /// Times at which messages may have been lost between bus and clients.
+    pub bus_gaps: u64,
+    /// Ended connections by close code: Signal's or the peer's; 1006 without one, 0 for unknown ones.
+    pub closes: BTreeMap<u16, u64>,
+    /// What was sent.
+    pub sent: SendCounters,
+}
+
+/// What sending did, counted.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct SendCounters {
+    /// Frames queued for a socket.
+    pub frames: u64,
+    /// Bytes that sockets took.
+    pub bytes: u64,
+    /// Writes.
+    pub writes: u64,
+    /// Outboxes that were full.
+    pub overflows: u64,
+}
+
+/// Numbers at one moment.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Counts {
+    /// What has happened since the start.
+    pub counters: Counters,
+    /// Connections by state.
+    pub connections: BTreeMap<&'static str, u64>,
+    /// Rooms with members, per worker; a client's own room is not one.
+    pub rooms: u64,
+    /// Users with connections, per worker.
+    pub users: u64,
+    /// Groups that the edge listens to, lingering ones included.
+    pub interests: usize,
+    /// Channels that logins wait for.
+    pub waiting: usize,
+    /// Channels wanted on Redis.
+    pub channels_wanted: usize,
+    /// Channels that Redis has confirmed.
+    pub channels_confirmed: usize,
+    /// Groups in the directory of workers; none with a single worker.
+    pub directory: usize,
+    /// Bytes waiting for slow consumers.
+    pub outbox_bytes: u64,
+}
+
+// === impl Counters ===
+
+impl Counters {
+    /// Notes the end of a connection.
+    pub(crate) fn count_close(&mut self, code: Option<u16>) {
+        let code = match code {
+            None => 1006,
+            Some(code) if signal_core::close::CloseCode::from_code(code).is_some() => code,
+            Some(code @ 1000..=1015) => code,
+            Some(_) => OTHER_CODES,
+        };
+        *self.closes.entry(code).or_default() += 1;
+    }
+
+    /// Notes a message that was dropped; returns how many were, for this reason.
+    pub(crate) fn count_decode_error(&mut self, reason: &'static str) -> u64 {
+        let count = self.bus_decode_errors.entry(reason).or_default();
+        *count += 1;
+        *count
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.opened += other.opened;
+        self.logins += other.logins;
+        self.logins_rejected += other.logins_rejected;
+        self.logins_failed += other.logins_failed;
+        self.bytes_received += other.bytes_received;
+        self.frames_received += other.frames_received;
+        self.messages_invalid += other.messages_invalid;
+        self.messages_dropped += other.messages_dropped;
+        self.messages_unhandled += other.messages_unhandled;
+        self.rate_exceeded += other.rate_exceeded;
+        self.joins_denied += other.joins_denied;
+        self.hook_errors += other.hook_errors;
+        self.bus_messages += other.bus_messages;
+        self.bus_gaps += other.bus_gaps;
+        self.sent.frames += other.sent.frames;
+        self.sent.bytes += other.sent.bytes;
+        self.sent.writes += other.sent.writes;
+        self.sent.overflows += other.sent.overflows;
+        for (reason, count) in &other.bus_decode_errors {
+            *self.bus_decode_errors.entry(reason).or_default() += count;
+        }
+        for (code, count) in &other.closes {
+            *self.closes.entry(*code).or_default() += count;
+        }
+    }
+}
+
+// === impl Counts ===
+
+impl Counts {
+    /// Connections in any state.
+    pub fn connections_total(&self) -> u64 {
+        self.connections.values().sum()
+    }
+
+    /// Whether nothing is left of any client: no connection, no index entry, no interest of theirs.
+    pub fn is_empty(&self) -> bool {
+        self.connections_total() == 0
+            && self.rooms == 0
+            && self.users == 0
+            && self.interests == 0
+            && self.waiting == 0
+            && self.directory == 0
+            && self.outbox_bytes == 0
+    }
+
+    pub(crate) fn count_connection(&mut self, state: &'static str) {
+        *self.connections.entry(state).or_default() += 1;
+    }
+
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.counters.add(&other.counters);
+        for (state, count) in &other.connections {
+            *self.connections.entry(state).or_default() += count;
+        }
+        self.rooms += other.rooms;
+        self.users += other.users;
+        self.interests += other.interests;
+        self.waiting += other.waiting;
+        self.channels_wanted += other.channels_wanted;
+        self.channels_confirmed += other.channels_confirmed;
+        self.outbox_bytes += other.outbox_bytes;
+    }
+}

@@ -1,0 +1,139 @@
+//! The WebSocket handshake (RFC 6455 §4.2), and who is refused it.
+//!
+//! It decides by the request's head alone, in this order: is it an upgrade, is it well formed, may its
+//! page connect, is there room. A name of a subprotocol that is not known is not echoed. It never
+//! looks at the query.
+
+use fastwebsockets::upgrade::upgrade;
+use hyper::body::Incoming;
+use hyper::header::{
+    CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use hyper::{Request, Response, StatusCode, Version};
+use std::sync::atomic::Ordering;
+
+use super::{Body, text};
+use crate::config::Origins;
+use crate::server::Shared;
+
+/// Seconds after which a refused client may try again.
+const RETRY_AFTER_SECONDS: &str = "5";
+
+/// Characters of a key: 16 bytes in base64.
+const KEY_CHARACTERS: usize = 24;
+
+pub(super) fn respond(shared: &Shared, request: &Request<Incoming>) -> Response<Body> {
+    match check(shared, request) {
+        Ok(()) => accept(shared, request.headers()),
+        Err(refusal) => refusal,
+    }
+}
+
+fn check(shared: &Shared, request: &Request<Incoming>) -> Result<(), Response<Body>> {
+    let headers = request.headers();
+    let refuse = |status, why: &'static str| Err(text(status, why));
+    if request.version() != Version::HTTP_11 {
+        return refuse(StatusCode::BAD_REQUEST, "a WebSocket needs HTTP/1.1\n");
+    }
+    if !has_token(headers, &UPGRADE, "websocket") {
+        return Err(upgrade_required("this is a WebSocket: connect with ws:// or wss://\n"));
+    }
+    if !has_token(headers, &CONNECTION, "upgrade") {
+        return refuse(StatusCode::BAD_REQUEST, "the Connection header must say upgrade\n");
+    }
+    if headers.get(SEC_WEBSOCKET_VERSION).map(HeaderValue::as_bytes) != Some(b"13") {
+        return Err(upgrade_required("the WebSocket version must be 13\n"));
+    }
+    if !headers.get(SEC_WEBSOCKET_KEY).is_some_and(is_key) {
+        return refuse(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key must be 16 bytes in base64\n");
+    }
+    if !is_origin_allowed(&shared.config.origins, headers) {
+        return refuse(StatusCode::FORBIDDEN, "pages of this origin may not connect\n");
+    }
+    if shared.refusing.load(Ordering::Relaxed) {
+        return Err(unavailable("draining\n"));
+    }
+    if shared.is_full() {
+        shared.refused.fetch_add(1, Ordering::Relaxed);
+        return Err(unavailable("at the connection cap\n"));
+    }
+    Ok(())
+}
+
+fn accept(shared: &Shared, headers: &HeaderMap) -> Response<Body> {
+    // The library only computes the answer to the key here; the connection is taken over elsewhere.
+    let mut request = Request::new(());
+    *request.headers_mut() = headers.clone();
+    let Ok((response, _)) = upgrade(&mut request) else {
+        return text(StatusCode::BAD_REQUEST, "bad WebSocket handshake\n");
+    };
+    let mut response = response.map(|_| Body::default());
+    if let Some(protocol) = subprotocol(&shared.config.subprotocols, headers) {
+        response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, protocol);
+    }
+    response
+}
+
+/// The first subprotocol that the client offers and the settings name.
+fn subprotocol(known: &[String], headers: &HeaderMap) -> Option<HeaderValue> {
+    tokens(headers, &SEC_WEBSOCKET_PROTOCOL)
+        .find(|offered| known.iter().any(|name| name == offered))
+        .and_then(|name| HeaderValue::from_str(name).ok())
+}
+
+/// A page may connect to the host that served it, or as the settings say. What sends no origin is no
+/// page.
+fn is_origin_allowed(origins: &Origins, headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get(ORIGIN) else { return true };
+    let Ok(origin) = origin.to_str() else { return false };
+    let origin = origin.to_ascii_lowercase();
+    match origins {
+        Origins::Any => true,
+        Origins::Listed(allowed) => allowed.contains(&origin),
+        Origins::SameHost => {
+            let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+            let of_origin =
+                origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+            host.is_some_and(|host| of_origin == Some(host.to_ascii_lowercase().as_str()))
+        }
+    }
+}
+
+fn is_key(key: &HeaderValue) -> bool {
+    let key = key.as_bytes();
+    key.len() == KEY_CHARACTERS
+        && key.ends_with(b"==")
+        && key[..KEY_CHARACTERS - 2]
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"+/".contains(byte))
+}
+
+fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    tokens(headers, name).any(|found| found.eq_ignore_ascii_case(token))
+}
+
+/// The items of a header that is a list, over all its lines.
+fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    headers
+        .get_all(name)
+        .into_iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+}
+
+fn upgrade_required(why: &'static str) -> Response<Body> {
+    let mut response = text(StatusCode::UPGRADE_REQUIRED, why);
+    let headers = response.headers_mut();
+    headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    response
+}
+
+fn unavailable(why: &'static str) -> Response<Body> {
+    let mut response = text(StatusCode::SERVICE_UNAVAILABLE, why);
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
+    response
+}

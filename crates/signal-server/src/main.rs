@@ -1,0 +1,44 @@
+//! The binary `signal`: an edge by configuration, and the tools around it.
+//!
+//! A thin user of the library. Bad configuration exits 64 with one sentence; nothing else calls exit.
+
+mod cli;
+
+use std::process::ExitCode;
+
+use cli::Failure;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("signal: {failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+/// Arguments, settings, logs, runtime, command.
+fn run() -> Result<(), Failure> {
+    let arguments = cli::arguments().get_matches();
+    let (name, arguments) = arguments.subcommand().unwrap_or(("serve", &arguments));
+    let values = cli::values(arguments)?;
+    cli::logs::start(&values, name)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::other)?;
+    runtime.block_on(async {
+        match name {
+            "demo" => cli::demo::run(&values).await,
+            "emit" => cli::emit::run(arguments, &values).await,
+            "tail" => cli::tail::run(arguments).await,
+            "token" => cli::token::run(arguments, &values),
+            "check" => cli::check::run(&values).await,
+            _ => cli::serve::run(&values).await,
+        }
+    })
+}

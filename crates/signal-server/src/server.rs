@@ -1,0 +1,454 @@
+//! The edge as a whole: build, bind, run, drain.
+//!
+//! It owns the listeners, the worker threads and what all workers share, which is set once and read
+//! afterwards. It never touches a connection: an accepted socket goes to the worker with the fewest
+//! connections, and stays there. The caller owns the stop signal.
+
+use std::future::Future;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use signal_core::channel::ChannelNames;
+use signal_core::envelope::Codec;
+use signal_core::redis::{RedisMode, RedisSettings};
+use tracing::{debug, error, info, warn};
+
+use crate::auth::InsecureDev;
+use crate::auth::jwt::JwtAuthenticator;
+use crate::bus::{LinkState, LinkStatus, Publisher, redis};
+use crate::config::{Auth, Config, ConfigError};
+use crate::handle::SignalHandle;
+use crate::hooks::{
+    Authenticator, ConnectHook, DisconnectHook, Handshake, Hooks, MessageHandler,
+    OutboundTransformer, RoomPolicy, erase,
+};
+use crate::worker::directory::{Directory, WORKERS_MAX};
+use crate::worker::queue::Queue;
+use crate::worker::{self, Command};
+
+/// What remains after the drain's window for peers to answer their Close frames.
+const DRAIN_GRACE: Duration = Duration::from_secs(3);
+
+/// A link that is not confirmed for longer than this makes the edge not ready.
+const UNCONFIRMED_MAX: Duration = Duration::from_secs(2);
+
+/// After a failed accept.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// How often the end of a drain is looked for.
+const DRAIN_POLL: Duration = Duration::from_millis(50);
+
+/// Pending connections in the kernel's queue.
+const BACKLOG: i32 = 4096;
+
+/// An edge that is bound and not running yet.
+#[derive(Debug)]
+pub struct Signal {
+    shared: Arc<Shared>,
+    listener: TcpListener,
+    admin: Option<TcpListener>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+/// Puts an edge together.
+#[derive(Debug)]
+pub struct SignalBuilder {
+    config: Config,
+    hooks: Hooks,
+}
+
+/// Why an edge could not be put together, or ended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SignalError {
+    /// A setting is not allowed.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// An address could not be bound.
+    #[error("cannot listen on {address}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The bus' settings are not allowed.
+    #[error("redis settings")]
+    Redis(#[source] signal_emitter::EmitterError),
+    /// The operating system refused a thread or a runtime.
+    #[error("cannot start a worker")]
+    Worker(#[source] io::Error),
+}
+
+/// Which edge this is.
+#[derive(Debug)]
+pub(crate) struct Instance {
+    /// 48 random bits that its clients' ids carry.
+    pub(crate) tag: u64,
+    /// The same as text: `serverId` on the bus.
+    pub(crate) name: String,
+}
+
+/// What all workers and handles share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) hooks: Hooks,
+    pub(crate) instance: Instance,
+    pub(crate) names: ChannelNames,
+    pub(crate) codec: Codec,
+    /// Absent on the in-process bus.
+    pub(crate) redis: Option<RedisSettings>,
+    pub(crate) publisher: Publisher,
+    pub(crate) directory: Directory,
+    pub(crate) queues: Vec<Queue<Command>>,
+    pub(crate) links: Vec<Arc<LinkStatus>>,
+    /// Connections of each worker.
+    pub(crate) connections: Vec<AtomicUsize>,
+    /// The drain has begun: not ready.
+    pub(crate) draining: AtomicBool,
+    /// Upgrades are refused.
+    pub(crate) refusing: AtomicBool,
+    /// The workers have been told to stop.
+    pub(crate) ended: AtomicBool,
+    /// Connections and upgrades refused at the cap.
+    pub(crate) refused: AtomicU64,
+    /// Publishes of this edge that the bus took, and that it did not.
+    pub(crate) published: [AtomicU64; 2],
+}
+
+// === impl SignalBuilder ===
+
+impl SignalBuilder {
+    /// With these settings.
+    #[must_use]
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Decides who may log in, instead of what the settings say.
+    #[must_use]
+    pub fn authenticator(mut self, authenticator: impl Authenticator) -> Self {
+        self.hooks.authenticate = Some(erase!(authenticator, authenticate(client, credentials)));
+        self
+    }
+
+    /// Decides who may join what, instead of the settings' and the credentials' patterns.
+    #[must_use]
+    pub fn room_policy(mut self, policy: impl RoomPolicy) -> Self {
+        self.hooks.allow = Some(erase!(policy, allow(client, rooms)));
+        self
+    }
+
+    /// Is told of logins.
+    #[must_use]
+    pub fn on_connect(mut self, hook: impl ConnectHook) -> Self {
+        self.hooks.connected = Some(erase!(hook, connected(client)));
+        self
+    }
+
+    /// Is told of connections that ended.
+    #[must_use]
+    pub fn on_disconnect(mut self, hook: impl DisconnectHook) -> Self {
+        self.hooks.disconnected = Some(erase!(hook, disconnected(client, code)));
+        self
+    }
+
+    /// Handles clients' messages.
+    #[must_use]
+    pub fn on_message(mut self, handler: impl MessageHandler) -> Self {
+        self.hooks.message = Some(erase!(handler, handle(client, message)));
+        self
+    }
+
+    /// Agrees on keys with clients, where encryption is on.
+    #[must_use]
+    pub fn handshake(mut self, handshake: impl Handshake) -> Self {
+        self.hooks.handshake = Some(erase!(handshake, handshake(client, credentials)));
+        self
+    }
+
+    /// Changes what clients get that have shaken hands.
+    #[must_use]
+    pub fn outbound_transformer(mut self, transformer: impl OutboundTransformer) -> Self {
+        self.hooks.transform = Some(Arc::new(transformer));
+        self
+    }
+
+    /// Binds the addresses and starts the workers. Must be called within a tokio runtime, which
+    /// carries the edge until it has run.
+    #[expect(clippy::unused_async, reason = "it needs a runtime, and says so by its type")]
+    pub async fn bind(self) -> Result<Signal, SignalError> {
+        let Self { config, mut hooks } = self;
+        config.validate(hooks.authenticate.is_some())?;
+        if hooks.authenticate.is_none() {
+            hooks.authenticate = Some(match &config.auth {
+                Auth::InsecureDev => erase!(InsecureDev, authenticate(client, credentials)),
+                Auth::Jwt { secret, issuer, audience } => {
+                    let jwt =
+                        JwtAuthenticator::hs256(secret, issuer.as_deref(), audience.as_deref());
+                    erase!(jwt, authenticate(client, credentials))
+                }
+            });
+        }
+        let listener = bind(config.listen)?;
+        let admin = config.admin_listen.map(bind).transpose()?;
+        if let Some(admin) = &admin {
+            admin.set_nonblocking(true).map_err(SignalError::Worker)?;
+        }
+        let shared = Arc::new(Shared::new(config, hooks)?);
+        let mut workers = Vec::new();
+        for id in 0..shared.queues.len() {
+            let id = u8::try_from(id).expect("at most 64 workers");
+            let shared = shared.clone();
+            let worker = std::thread::Builder::new()
+                .name(format!("worker-{id}"))
+                .spawn(move || {
+                    if let Err(error) = worker::run(&shared, id) {
+                        error!(worker = id, %error, "worker could not start");
+                    }
+                })
+                .map_err(SignalError::Worker)?;
+            workers.push(worker);
+        }
+        Ok(Signal { shared, listener, admin, workers })
+    }
+}
+
+fn bind(address: SocketAddr) -> Result<TcpListener, SignalError> {
+    let listen = || {
+        let domain = socket2::Domain::for_address(address);
+        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(socket.into())
+    };
+    listen().map_err(|source| SignalError::Bind { address, source })
+}
+
+// === impl Signal ===
+
+impl Signal {
+    /// Begins to put an edge together.
+    pub fn builder() -> SignalBuilder {
+        SignalBuilder { config: Config::default(), hooks: Hooks::default() }
+    }
+
+    /// Where clients connect.
+    pub fn address(&self) -> SocketAddr {
+        self.listener.local_addr().expect("a bound socket has an address")
+    }
+
+    /// Where operators connect, if anywhere.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        let admin = self.admin.as_ref()?;
+        Some(admin.local_addr().expect("a bound socket has an address"))
+    }
+
+    /// To send, publish, join, close.
+    pub fn handle(&self) -> SignalHandle {
+        self.shared.handle()
+    }
+
+    /// Serves until `shutdown` is done, then drains: not ready, a delay, then no new connections, and
+    /// closes spread over the window.
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), SignalError> {
+        let accepting = self.accept_in_background().map_err(SignalError::Worker)?;
+        let admin = self.admin.take().map(|admin| {
+            tokio::spawn(crate::http::admin::serve(self.shared.clone(), admin))
+        });
+        shutdown.await;
+        self.drain().await;
+        drop(accepting);
+        if let Some(admin) = admin {
+            admin.abort();
+        }
+        Ok(())
+    }
+
+    /// Accepts on a thread of its own, which only waits for the kernel: the sockets it hands out are
+    /// registered with their worker's runtime alone.
+    fn accept_in_background(&self) -> io::Result<Accepting> {
+        let listener = self.listener.try_clone()?;
+        let (shared, accepted) = (self.shared.clone(), self.listener.try_clone()?);
+        let thread = std::thread::Builder::new()
+            .name("acceptor".to_owned())
+            .spawn(move || accept(&shared, &accepted))?;
+        Ok(Accepting { listener, thread: Some(thread) })
+    }
+
+    async fn drain(&self) {
+        let config = &self.shared.config;
+        self.shared.draining.store(true, Ordering::Relaxed);
+        info!(delay = ?config.drain_delay, window = ?config.drain_window, "draining");
+        if self.shared.connection_count() > 0 {
+            tokio::time::sleep(config.drain_delay).await;
+        }
+        self.shared.refusing.store(true, Ordering::Relaxed);
+        for queue in &self.shared.queues {
+            queue.control(Command::Drain(config.drain_window));
+        }
+        let ended = async {
+            while self.shared.connection_count() > 0 {
+                tokio::time::sleep(DRAIN_POLL).await;
+            }
+        };
+        let limit = config.drain_window + DRAIN_GRACE;
+        if tokio::time::timeout(limit, ended).await.is_err() {
+            let left = self.shared.connection_count();
+            warn!(left, "drain is over; the connections that are left are cut");
+        }
+    }
+}
+
+impl Drop for Signal {
+    fn drop(&mut self) {
+        self.shared.ended.store(true, Ordering::Relaxed);
+        for queue in &self.shared.queues {
+            queue.control(Command::Stop);
+        }
+        for worker in self.workers.drain(..) {
+            if worker.join().is_err() {
+                error!("a worker panicked");
+            }
+        }
+    }
+}
+
+/// The acceptor's thread; it ends when this is dropped.
+struct Accepting {
+    listener: TcpListener,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        // Wakes the thread: `accept` fails on a listener that is shut down.
+        let _ = socket2::SockRef::from(&self.listener).shutdown(std::net::Shutdown::Both);
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            error!("the acceptor panicked");
+        }
+    }
+}
+
+/// Hands out connections until the listener is shut down.
+fn accept(shared: &Shared, listener: &TcpListener) {
+    loop {
+        match listener.accept() {
+            Ok((stream, address)) => shared.hand_out(stream, address),
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => return,
+            Err(error) => {
+                // Out of descriptors, most likely: wait until some are given back.
+                warn!(%error, "cannot accept a connection");
+                std::thread::sleep(ACCEPT_RETRY);
+            }
+        }
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    fn new(mut config: Config, hooks: Hooks) -> Result<Self, SignalError> {
+        let tag = crate::random::bits() >> 16;
+        let workers = config.workers.clamp(1, WORKERS_MAX);
+        let redis_settings = std::mem::take(&mut config.redis);
+        let names = ChannelNames::new(&redis_settings.prefix);
+        let codec = redis_settings.codec;
+        let (redis, publisher) = match redis_settings.mode {
+            RedisMode::None => (None, Publisher::Memory),
+            _ => {
+                let publisher =
+                    redis::Publisher::start(&redis_settings).map_err(SignalError::Redis)?;
+                (Some(redis_settings), Publisher::Redis(publisher))
+            }
+        };
+        let state = if redis.is_some() { LinkState::Down } else { LinkState::Confirmed };
+        Ok(Self {
+            config,
+            hooks,
+            instance: Instance { tag, name: format!("signal-{tag:012x}") },
+            names,
+            codec,
+            redis,
+            publisher,
+            directory: Directory::new(workers),
+            queues: (0..workers).map(|_| Queue::default()).collect(),
+            links: (0..workers).map(|_| Arc::new(LinkStatus::new(state))).collect(),
+            connections: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
+            draining: AtomicBool::new(false),
+            refusing: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            refused: AtomicU64::new(0),
+            published: [AtomicU64::new(0), AtomicU64::new(0)],
+        })
+    }
+
+    pub(crate) fn handle(self: &Arc<Self>) -> SignalHandle {
+        SignalHandle::new(self.clone())
+    }
+
+    /// WebSocket connections on all workers.
+    pub(crate) fn connection_count(&self) -> usize {
+        self.connections.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.connection_count() >= self.config.max_connections
+    }
+
+    pub(crate) fn count_publish(&self, taken: bool) {
+        self.published[usize::from(!taken)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn hand_out(&self, stream: std::net::TcpStream, address: SocketAddr) {
+        let prepared = stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true));
+        if let Err(error) = prepared {
+            debug!(%error, "a connection ended before it was served");
+            return;
+        }
+        let (worker, _) = self
+            .connections
+            .iter()
+            .map(|count| count.load(Ordering::Relaxed))
+            .enumerate()
+            .min_by_key(|(_, count)| *count)
+            .expect("there is a worker");
+        self.queues[worker].control(Command::Accept(stream, address));
+    }
+
+    /// Why this edge should get no new connections; empty if it should.
+    pub(crate) fn not_ready(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
+        if self.draining.load(Ordering::Relaxed) {
+            reasons.push("draining".to_owned());
+        }
+        if self.is_full() {
+            reasons.push("at the connection cap".to_owned());
+        }
+        for (worker, link) in self.links.iter().enumerate() {
+            let (state, lasted) = link.get();
+            if state == LinkState::Down
+                || (state == LinkState::Unconfirmed && lasted > UNCONFIRMED_MAX)
+            {
+                let seconds = lasted.as_secs();
+                reasons.push(format!("bus link {worker} is {} for {seconds} s", state.name()));
+            } else if self.redis.is_some() && link.probe_age() > 2 * self.config.bus_probe_interval
+            {
+                reasons.push(format!("bus link {worker} probe is late"));
+            }
+        }
+        if let Publisher::Redis(publisher) = &self.publisher
+            && !publisher.is_connected()
+        {
+            reasons.push("bus publisher is not connected".to_owned());
+        }
+        reasons
+    }
+}

@@ -1,0 +1,319 @@
+//! What a worker listens to on the bus, because some connection here or on another worker wants it.
+//!
+//! The first local member of a group makes its home listen (this worker, or another one that is told);
+//! the last one to leave undoes it after a linger, so that a client that reconnects finds the
+//! subscription standing. A client's own channels are at home where the client is, and end with it.
+//! It owns the interests of groups that are at home here and who waits for the bus to confirm a
+//! channel; it never does IO and never waits. Bounded by the memberships of the hub.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use hashbrown::{HashMap, HashSet};
+use signal_core::id::ClientId;
+
+use super::directory::{WorkerId, WorkerSet};
+use super::hub::{GroupKey, GroupKind, Joined, Slot};
+use super::wheel::Tick;
+use super::{Command, State};
+use crate::bus::{ChannelKey, Link};
+
+/// The state; see the module.
+#[derive(Debug, Default)]
+pub(super) struct Memberships {
+    /// Groups that are at home here.
+    interests: HashMap<GroupKey, Interest>,
+    /// When to give a group up, in order.
+    lingering: VecDeque<(Tick, GroupKey)>,
+    /// Groups with members here whose home, another worker, has not confirmed them yet.
+    unconfirmed: HashSet<GroupKey>,
+    /// Logins whose answer waits for a channel.
+    waiting: HashMap<ChannelKey, Vec<Slot>>,
+}
+
+#[derive(Debug, Default)]
+struct Interest {
+    /// There are members here.
+    local: bool,
+    /// Other workers that have members.
+    remotes: WorkerSet,
+    /// When the group is given up, if nobody comes back.
+    until: Option<Tick>,
+}
+
+// === impl Memberships ===
+
+impl Memberships {
+    /// Groups at home here.
+    pub(super) fn interests(&self) -> usize {
+        self.interests.len()
+    }
+
+    /// Channels that logins wait for.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len() + self.unconfirmed.len()
+    }
+
+    /// Other workers that have members of a group at home here.
+    pub(super) fn remotes(&self, kind: GroupKind, name: &str) -> WorkerSet {
+        self.interests
+            .get(&(kind, name) as &dyn AsGroup)
+            .map_or_else(WorkerSet::default, |interest| interest.remotes)
+    }
+}
+
+/// A group by its parts, to look one up without building a key.
+trait AsGroup {
+    fn parts(&self) -> (GroupKind, &str);
+}
+
+impl AsGroup for GroupKey {
+    fn parts(&self) -> (GroupKind, &str) {
+        (self.kind, &self.name)
+    }
+}
+
+impl AsGroup for (GroupKind, &str) {
+    fn parts(&self) -> (GroupKind, &str) {
+        *self
+    }
+}
+
+impl std::hash::Hash for dyn AsGroup + '_ {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        // As `GroupKey` derives it.
+        let (kind, name) = self.parts();
+        kind.hash(state);
+        name.hash(state);
+    }
+}
+
+impl hashbrown::Equivalent<GroupKey> for dyn AsGroup + '_ {
+    fn equivalent(&self, key: &GroupKey) -> bool {
+        self.parts() == key.parts()
+    }
+}
+
+// === impl State ===
+
+impl State {
+    /// What every worker, and what the first one, listens to from the start.
+    pub(super) fn listen_always(&mut self) {
+        self.link.want(ChannelKey::Probe);
+        if self.id == 0 {
+            self.link.want(ChannelKey::Broadcast);
+        }
+    }
+
+    /// A client's own channels.
+    pub(super) fn listen_for_client(&mut self, slot: Slot) {
+        let client = self.session(slot).client;
+        for key in [ChannelKey::Client(client), ChannelKey::OwnRoom(client)] {
+            if !self.link.want(key.clone()) {
+                self.wait_for(slot, key);
+            }
+        }
+    }
+
+    /// Makes a connection a member; returns whether the bus has confirmed the group.
+    pub(super) fn enter_group(&mut self, slot: Slot, kind: GroupKind, name: &str) -> bool {
+        match self.hub.join(slot, kind, name) {
+            Joined::First(key) => self.first_member(key),
+            Joined::Already | Joined::Member => self.is_confirmed(&GroupKey { kind, name: name.into() }),
+        }
+    }
+
+    /// Makes a connection a member of a room, its own included.
+    pub(super) fn enter_room(&mut self, slot: Slot, room: &str) {
+        match ClientId::parse(room) {
+            None => {
+                self.enter_group(slot, GroupKind::Room, room);
+            }
+            Some(client) if client == self.session(slot).client => {
+                self.session(slot).in_own_room = true;
+            }
+            // Nobody enters another client's room, whoever asks for it.
+            Some(_) => self.counters.joins_denied += 1,
+        }
+    }
+
+    /// Ends a connection's membership of a room, its own included.
+    pub(super) fn leave_room(&mut self, slot: Slot, room: &str) {
+        if ClientId::parse(room) == Some(self.session(slot).client) {
+            self.session(slot).in_own_room = false;
+        } else if let Some(key) = self.hub.leave(slot, GroupKind::Room, room) {
+            self.last_member(key);
+        }
+    }
+
+    /// Takes a connection out of every index.
+    pub(super) fn forget(&mut self, slot: Slot) {
+        if !self.session(slot).is_online() {
+            return;
+        }
+        self.stop_waiting(slot);
+        let client = self.session(slot).client;
+        self.session(slot).in_own_room = false;
+        self.link.unwant(&ChannelKey::Client(client));
+        self.link.unwant(&ChannelKey::OwnRoom(client));
+        let mut emptied = Vec::new();
+        self.hub.forget(slot, |key| emptied.push(key));
+        for key in emptied {
+            self.last_member(key);
+        }
+    }
+
+    fn first_member(&mut self, key: GroupKey) -> bool {
+        let home = self.shared.directory.enter(&key, self.id);
+        if home != self.id {
+            self.memberships.unconfirmed.insert(key.clone());
+            self.shared.queues[usize::from(home)].control(Command::Interest(key, self.id));
+            return false;
+        }
+        let interest = self.memberships.interests.entry(key.clone()).or_default();
+        interest.local = true;
+        interest.until = None;
+        self.link.want(ChannelKey::Group(key))
+    }
+
+    fn last_member(&mut self, key: GroupKey) {
+        self.memberships.unconfirmed.remove(&key);
+        let home = self.shared.directory.leave(&key, self.id);
+        if home != self.id {
+            self.shared.queues[usize::from(home)].control(Command::Disinterest(key, self.id));
+            return;
+        }
+        if let Some(interest) = self.memberships.interests.get_mut(&key) {
+            interest.local = false;
+        }
+        self.linger(key);
+    }
+
+    /// Another worker has members of a group that is at home here.
+    pub(super) fn interest(&mut self, key: GroupKey, worker: WorkerId) {
+        let interest = self.memberships.interests.entry(key.clone()).or_default();
+        interest.remotes.insert(worker);
+        interest.until = None;
+        if self.link.want(ChannelKey::Group(key.clone())) {
+            self.shared.queues[usize::from(worker)].control(Command::Confirmed(key));
+        }
+    }
+
+    /// Another worker has none any more.
+    pub(super) fn disinterest(&mut self, key: GroupKey, worker: WorkerId) {
+        if let Some(interest) = self.memberships.interests.get_mut(&key) {
+            interest.remotes.remove(worker);
+        }
+        self.linger(key);
+    }
+
+    /// A group that nobody wants any more is given up after a while; on the in-process bus at once.
+    fn linger(&mut self, key: GroupKey) {
+        let now = self.now();
+        let linger = match self.link {
+            Link::Memory => Duration::ZERO,
+            Link::Redis(_) => self.shared.config.bus_linger,
+        };
+        let Some(interest) = self.memberships.interests.get_mut(&key) else { return };
+        if interest.local || !interest.remotes.is_empty() {
+            return;
+        }
+        if linger.is_zero() {
+            self.give_up(&key);
+            return;
+        }
+        let until = now.after(linger);
+        interest.until = Some(until);
+        self.memberships.lingering.push_back((until, key));
+    }
+
+    /// Gives up what has lingered long enough.
+    pub(super) fn end_lingering(&mut self) {
+        let now = self.now();
+        while let Some((until, _)) = self.memberships.lingering.front()
+            && *until <= now
+        {
+            let (until, key) = self.memberships.lingering.pop_front().expect("there is a front");
+            let interest = self.memberships.interests.get(&key);
+            if interest.is_some_and(|interest| interest.until == Some(until)) {
+                self.give_up(&key);
+            }
+        }
+    }
+
+    fn give_up(&mut self, key: &GroupKey) {
+        // Another worker may have entered just now; its word is on the way.
+        if self.shared.directory.give_up(key) {
+            self.memberships.interests.remove(key);
+            self.link.unwant(&ChannelKey::Group(key.clone()));
+        }
+    }
+
+    /// Whether the bus has confirmed a group that has members here.
+    fn is_confirmed(&mut self, key: &GroupKey) -> bool {
+        if self.memberships.interests.contains_key(key) {
+            return self.link.want(ChannelKey::Group(key.clone()));
+        }
+        !self.memberships.unconfirmed.contains(key)
+    }
+
+    /// Has the answer to a login wait for a channel.
+    pub(super) fn wait_for(&mut self, slot: Slot, key: ChannelKey) {
+        self.memberships.waiting.entry(key).or_default().push(slot);
+        self.session(slot).awaiting += 1;
+    }
+
+    /// A login waits no longer.
+    pub(super) fn stop_waiting(&mut self, slot: Slot) {
+        if std::mem::take(&mut self.session(slot).awaiting) == 0 {
+            return;
+        }
+        let client = self.session(slot).client;
+        let groups = self.hub.groups_of(slot).cloned().map(ChannelKey::Group);
+        let keys: Vec<_> =
+            groups.chain([ChannelKey::Client(client), ChannelKey::OwnRoom(client)]).collect();
+        for key in keys {
+            if let Some(slots) = self.memberships.waiting.get_mut(&key) {
+                slots.retain(|waiting| *waiting != slot);
+                if slots.is_empty() {
+                    self.memberships.waiting.remove(&key);
+                }
+            }
+        }
+    }
+
+    /// The bus confirmed a channel of this worker's link.
+    pub(crate) fn bus_confirmed(&mut self, key: &ChannelKey) {
+        if let ChannelKey::Group(group) = key
+            && let Some(interest) = self.memberships.interests.get(group)
+        {
+            for worker in interest.remotes.iter() {
+                let command = Command::Confirmed(group.clone());
+                self.shared.queues[usize::from(worker)].control(command);
+            }
+        }
+        self.confirmed(key);
+    }
+
+    /// A channel is confirmed, here or at its home.
+    pub(super) fn confirmed(&mut self, key: &ChannelKey) {
+        if let ChannelKey::Group(group) = key {
+            self.memberships.unconfirmed.remove(group);
+        }
+        for slot in self.memberships.waiting.remove(key).unwrap_or_default() {
+            let session = self.session(slot);
+            session.awaiting -= 1;
+            if session.awaiting == 0 {
+                self.answer_login(slot);
+            }
+        }
+    }
+
+    /// The link is down: nothing is confirmed until it is up again.
+    pub(crate) fn bus_lost(&mut self) {
+        if let Link::Redis(subscriptions) = &mut self.link {
+            subscriptions.disconnected();
+        }
+        self.counters.bus_gaps += 1;
+    }
+}

@@ -1,0 +1,476 @@
+//! One core's share of the edge: its connections, its hub, its link to the bus. Nothing is shared.
+//!
+//! A worker is one thread with one single-threaded runtime. Its [`State`] is touched by one task at a
+//! time, always within a *turn*: something happened (bytes came from the bus or from a client, a
+//! command, a tick), everything that follows from it is queued, and at the end of the turn each socket
+//! that is owed something is written once. Nothing awaits within a turn. Other threads reach a worker
+//! through its [`queue::Queue`] only.
+//!
+//! In the data's way: [`delivery`] takes a message from the bus, [`hub`] says who gets it, [`fanout`]
+//! writes it. Around it: [`connection`] reads what clients send, [`login`] and [`inbound`] act on it,
+//! [`membership`] tells the bus what to listen to, [`session`] and [`wheel`] watch the time.
+
+mod connection;
+pub(crate) mod delivery;
+pub(crate) mod directory;
+pub(crate) mod fanout;
+pub(crate) mod hub;
+mod inbound;
+mod login;
+pub(crate) mod membership;
+pub(crate) mod queue;
+mod session;
+pub(crate) mod wheel;
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use signal_core::channel::ChannelNames;
+use signal_core::close::CloseCode;
+use signal_core::id::ClientId;
+use slab::Slab;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+
+use self::delivery::Forward;
+use self::directory::WorkerId;
+use self::fanout::{Fanout, Sockets};
+use self::hub::{GroupKey, Hub, Slot};
+use self::membership::Memberships;
+use self::session::Session;
+use self::wheel::{TICK, Tick, Wheel};
+use crate::bus::{Link, LinkState, LinkStatus, redis};
+use crate::counts::{Counters, Counts};
+use crate::server::Shared;
+
+/// Bytes of one read from a client.
+const SCRATCH_BYTES: usize = 64 * 1024;
+
+/// Hooks still running when a worker ends have this long.
+const HOOKS_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Commands worked off in one turn.
+const COMMANDS_PER_TURN: usize = 256;
+
+/// What others ask of a worker.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// A new TCP connection.
+    Accept(std::net::TcpStream, SocketAddr),
+    /// A message on the in-process bus, on a channel that this worker is home to.
+    Bus { channel: String, envelope: Bytes },
+    /// A message for members here, from the channel's home.
+    Forward(Arc<Forward>),
+    /// Another worker has members of a group that this one is home to.
+    Interest(GroupKey, WorkerId),
+    /// Another worker has none any more.
+    Disinterest(GroupKey, WorkerId),
+    /// The home says that the bus confirmed a group.
+    Confirmed(GroupKey),
+    /// A message for one client here; answers whether it is here.
+    Send { client: ClientId, event_json: String, data: Option<String>, found: oneshot::Sender<bool> },
+    /// Puts a client into a room; answers whether it is here.
+    Join { client: ClientId, room: String, found: oneshot::Sender<bool> },
+    /// Takes a client out of a room; answers whether it is here.
+    Leave { client: ClientId, room: String, found: oneshot::Sender<bool> },
+    /// Closes a client; answers whether it is here.
+    Close { client: ClientId, code: CloseCode, found: oneshot::Sender<bool> },
+    /// Asks for numbers.
+    Count(oneshot::Sender<Counts>),
+    /// Closes every connection, spread over a time.
+    Drain(Duration),
+    /// Ends the worker, and what connections are left.
+    Stop,
+}
+
+/// A worker; see the module.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    id: WorkerId,
+    shared: Arc<Shared>,
+    state: RefCell<State>,
+}
+
+/// All that a worker knows.
+#[derive(Debug)]
+pub(crate) struct State {
+    id: WorkerId,
+    shared: Arc<Shared>,
+    worker: Weak<Worker>,
+    hub: Hub,
+    sockets: Sockets,
+    /// By the same slots as `sockets`.
+    sessions: Slab<Session>,
+    fanout: Fanout,
+    memberships: Memberships,
+    pub(crate) link: Link,
+    wheel: Wheel,
+    drain: Option<Drain>,
+    /// Hooks that nobody waits for; finished ones are swept at each tick.
+    hook_tasks: JoinSet<()>,
+    scratch: Vec<u8>,
+    /// Wakes the task that writes the backlog.
+    backlog_waker: Option<Waker>,
+    pub(crate) counters: Counters,
+}
+
+#[derive(Debug)]
+struct Drain {
+    began: Tick,
+    window: Duration,
+    /// Connections when it began.
+    connections: usize,
+    closed: usize,
+}
+
+/// Runs a worker on this thread until it is told to stop.
+pub(crate) fn run(shared: &Arc<Shared>, id: WorkerId) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(tokio::runtime::LocalOptions::default())?;
+    let worker = Worker::new(shared.clone(), id);
+    runtime.block_on(async {
+        if let Some(settings) = &shared.redis {
+            let probe_interval = shared.config.bus_probe_interval;
+            tokio::task::spawn_local(redis::link::run(worker.clone(), settings.clone(), probe_interval));
+        }
+        tokio::task::spawn_local(worker.clone().tick());
+        tokio::task::spawn_local(worker.clone().write_backlog());
+        worker.work_off_commands().await;
+        // Sockets close before the runtime that they are registered with goes.
+        let mut hooks = worker.turn(State::end_all);
+        let _ = tokio::time::timeout(HOOKS_TIMEOUT, async {
+            while hooks.join_next().await.is_some() {}
+        })
+        .await;
+    });
+    Ok(())
+}
+
+// === impl Worker ===
+
+impl Worker {
+    fn new(shared: Arc<Shared>, id: WorkerId) -> Rc<Self> {
+        Rc::new_cyclic(|worker| {
+            let link = match &shared.redis {
+                Some(_) => Link::Redis(Box::default()),
+                None => Link::Memory,
+            };
+            let mut state = State {
+                id,
+                worker: worker.clone(),
+                hub: Hub::default(),
+                sockets: Slab::new(),
+                sessions: Slab::new(),
+                fanout: Fanout::new(shared.config.max_outbox),
+                memberships: Memberships::default(),
+                link,
+                wheel: Wheel::default(),
+                drain: None,
+                hook_tasks: JoinSet::new(),
+                scratch: vec![0; SCRATCH_BYTES],
+                backlog_waker: None,
+                counters: Counters::default(),
+                shared: shared.clone(),
+            };
+            state.listen_always();
+            Self { id, shared, state: RefCell::new(state) }
+        })
+    }
+
+    /// Its number.
+    pub(crate) fn id(&self) -> WorkerId {
+        self.id
+    }
+
+    /// What all workers share.
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// The published state of its link.
+    pub(crate) fn link_status(&self) -> Arc<LinkStatus> {
+        self.shared.links[usize::from(self.id)].clone()
+    }
+
+    /// Does something with the state, then writes what is owed.
+    pub(crate) fn turn<R>(&self, act: impl FnOnce(&mut State) -> R) -> R {
+        let mut state = self.state.borrow_mut();
+        let result = act(&mut state);
+        state.end_turn();
+        result
+    }
+
+    /// A TCP connection has become a WebSocket; `early` is what came behind the request.
+    pub(crate) fn open(self: &Rc<Self>, stream: tokio::net::TcpStream, early: &mut [u8]) {
+        let slot = self.turn(|state| state.open(stream));
+        let ended = self.turn(|state| state.receive(slot, early).is_break());
+        if ended {
+            self.turn(|state| state.finish(slot));
+        } else {
+            tokio::task::spawn_local(connection::Connection::new(self.clone(), slot));
+        }
+    }
+
+    async fn work_off_commands(self: &Rc<Self>) {
+        let queue = &self.shared.queues[usize::from(self.id)];
+        let mut batch = VecDeque::new();
+        loop {
+            queue.ready().await;
+            queue.take(&mut batch);
+            while !batch.is_empty() {
+                let stop = self.turn(|state| {
+                    let count = batch.len().min(COMMANDS_PER_TURN);
+                    batch.drain(..count).any(|command| state.command(command))
+                });
+                if stop {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    async fn tick(self: Rc<Self>) {
+        let mut interval = tokio::time::interval(TICK);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let began = interval.tick().await;
+        loop {
+            let passed = interval.tick().await - began;
+            let now = u32::try_from(passed.as_millis() / TICK.as_millis()).unwrap_or(u32::MAX);
+            self.turn(|state| state.tick(Tick(now)));
+        }
+    }
+
+    /// Each turn writes a slice of the backlog; this makes turns while nothing else does.
+    async fn write_backlog(self: Rc<Self>) {
+        std::future::poll_fn(|context| {
+            self.turn(|state| {
+                if state.backlog_waker.is_none() {
+                    state.backlog_waker = Some(context.waker().clone());
+                }
+            });
+            Poll::<()>::Pending
+        })
+        .await;
+    }
+}
+
+// === impl State ===
+
+impl State {
+    /// Writes what is owed, and wakes the tasks that have to look at their sockets.
+    fn end_turn(&mut self) {
+        let more = self.fanout.flush(&mut self.sockets);
+        if self.fanout.has_attention() {
+            for slot in self.fanout.take_attention() {
+                self.wake(slot);
+            }
+        }
+        if more && let Some(waker) = &self.backlog_waker {
+            waker.wake_by_ref();
+        }
+    }
+
+    fn wake(&self, slot: Slot) {
+        if let Some(session) = self.sessions.get(slot.0 as usize) {
+            session.wake();
+        }
+    }
+
+    fn now(&self) -> Tick {
+        self.wheel.now()
+    }
+
+    /// The names of the bus' channels.
+    pub(crate) fn channel_names(&self) -> ChannelNames {
+        self.shared.names.clone()
+    }
+
+    /// The channel on which this worker's link hears itself.
+    pub(crate) fn probe_channel(&self) -> String {
+        self.shared.names.probe(&self.shared.instance.name, usize::from(self.id))
+    }
+
+    /// The published state of the link.
+    pub(crate) fn link_status(&self) -> &LinkStatus {
+        &self.shared.links[usize::from(self.id)]
+    }
+
+    /// Publishes where the link stands.
+    pub(crate) fn note_link_state(&self) {
+        if let Link::Redis(subscriptions) = &self.link {
+            self.link_status().set(match subscriptions.is_settled() {
+                true => LinkState::Confirmed,
+                false => LinkState::Unconfirmed,
+            });
+        }
+    }
+
+    /// The largest envelope that is taken.
+    pub(crate) fn bus_message_bytes_max(&self) -> usize {
+        self.shared.config.max_bus_message
+    }
+
+    /// A connection of this worker by its client's id, unless it is on its way out.
+    fn find(&self, client: ClientId) -> Option<Slot> {
+        if client.instance() != self.shared.instance.tag || client.worker() != self.id {
+            return None;
+        }
+        let session = self.sessions.get(client.slot() as usize)?;
+        (session.client == client && session.is_online()).then_some(Slot(client.slot()))
+    }
+
+    /// Acts on a command; returns whether it is the last one.
+    fn command(&mut self, command: Command) -> bool {
+        match command {
+            Command::Accept(stream, address) => {
+                if let Some(worker) = self.worker.upgrade() {
+                    tokio::task::spawn_local(crate::http::serve(worker, stream, address));
+                }
+            }
+            Command::Bus { channel, envelope } => {
+                self.bus_message(channel.as_bytes(), &envelope);
+            }
+            Command::Forward(forward) => self.forwarded(&forward),
+            Command::Interest(key, worker) => self.interest(key, worker),
+            Command::Disinterest(key, worker) => self.disinterest(key, worker),
+            Command::Confirmed(key) => self.confirmed(&crate::bus::ChannelKey::Group(key)),
+            Command::Send { client, event_json, data, found } => {
+                let slot = self.find(client);
+                if let Some(slot) = slot {
+                    self.deliver_to(slot, &event_json, data.as_deref());
+                }
+                let _ = found.send(slot.is_some());
+            }
+            Command::Join { client, room, found } => {
+                let slot = self.find(client);
+                if let Some(slot) = slot {
+                    self.enter_room(slot, &room);
+                }
+                let _ = found.send(slot.is_some());
+            }
+            Command::Leave { client, room, found } => {
+                let slot = self.find(client);
+                if let Some(slot) = slot {
+                    self.leave_room(slot, &room);
+                }
+                let _ = found.send(slot.is_some());
+            }
+            Command::Close { client, code, found } => {
+                let slot = self.find(client);
+                if let Some(slot) = slot {
+                    self.begin_close(slot, code);
+                }
+                let _ = found.send(slot.is_some());
+            }
+            Command::Count(answer) => {
+                let _ = answer.send(self.count());
+            }
+            Command::Drain(window) => {
+                let connections = self.sessions.len();
+                self.drain = Some(Drain { began: self.now(), window, connections, closed: 0 });
+                self.drain_some();
+            }
+            Command::Stop => return true,
+        }
+        false
+    }
+
+    fn tick(&mut self, now: Tick) {
+        let mut due = Vec::new();
+        self.wheel.advance(now, |_, slot, at| due.push((slot, at)));
+        for (slot, at) in due {
+            self.on_timer(slot, at);
+        }
+        self.end_lingering();
+        self.drain_some();
+        while self.hook_tasks.try_join_next().is_some() {}
+    }
+
+    /// Closes as many connections as the time since the drain began asks for.
+    fn drain_some(&mut self) {
+        let Some(drain) = &self.drain else { return };
+        let passed = self.now().since(drain.began);
+        let share = match drain.window.is_zero() {
+            true => 1.0,
+            false => (passed.as_secs_f64() / drain.window.as_secs_f64()).min(1.0),
+        };
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "a share of a count of connections"
+        )]
+        let target = match share >= 1.0 {
+            true => usize::MAX,
+            false => (share * drain.connections as f64) as usize,
+        };
+        let count = target.saturating_sub(drain.closed);
+        let slots: Vec<Slot> = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| !session.is_closing())
+            .take(count)
+            .map(|(index, _)| Slot(u32::try_from(index).expect("slots have 28 bits")))
+            .collect();
+        if let Some(drain) = &mut self.drain {
+            drain.closed += slots.len();
+        }
+        for slot in slots {
+            self.begin_close(slot, CloseCode::ServerShuttingDown);
+        }
+    }
+
+    /// Numbers as they are now, and what became of the hub's indexes.
+    fn count(&self) -> Counts {
+        let (channels_wanted, channels_confirmed) = self.link.counts();
+        let mut counts = Counts {
+            counters: self.counters.clone(),
+            rooms: 0,
+            users: 0,
+            interests: self.memberships.interests(),
+            waiting: self.memberships.waiting(),
+            channels_wanted,
+            channels_confirmed,
+            outbox_bytes: self.sockets.iter().map(|(_, socket)| socket.queued_bytes() as u64).sum(),
+            ..Counts::default()
+        };
+        counts.counters.sent = self.fanout.counters;
+        for (key, _) in self.hub.groups() {
+            match key.kind {
+                hub::GroupKind::Room => counts.rooms += 1,
+                hub::GroupKind::User => counts.users += 1,
+            }
+        }
+        for (_, session) in &self.sessions {
+            counts.count_connection(session.state_name());
+        }
+        counts
+    }
+
+    /// Ends every connection; returns the hooks that this set going, and those under way.
+    fn end_all(&mut self) -> JoinSet<()> {
+        let slots: Vec<_> = self.sessions.iter().map(|(index, _)| index).collect();
+        for index in slots {
+            self.finish(Slot(u32::try_from(index).expect("slots have 28 bits")));
+        }
+        std::mem::take(&mut self.hook_tasks)
+    }
+
+    fn connection_count(&self) -> &AtomicUsize {
+        &self.shared.connections[usize::from(self.id)]
+    }
+
+    fn note_connection_count(&self) {
+        self.connection_count().store(self.sessions.len(), Ordering::Relaxed);
+    }
+}
