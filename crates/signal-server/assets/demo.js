@@ -11,6 +11,7 @@ const ORDERS_MAX = 100;
 const DELIVERIES_MAX = 100;
 const FRAMES_MAX = 30;
 const FRAME_CHARACTERS_MAX = 400;
+const NOTICE_MS = 15_000;
 
 // How long the second view may take to get what the first one got, to count as the same event.
 const SAME_EVENT_MS = 3000;
@@ -63,12 +64,7 @@ class Client {
 
   #receive(text) {
     this.#emit("frame", "received", text);
-    let message;
-    try {
-      message = JSON.parse(text);
-    } catch {
-      return;
-    }
+    const message = JSON.parse(text);
     if (message.event === "connected") {
       this.#enter("connected", message.data);
       if (this.#rooms.size > 0) this.#send("join", { rooms: [...this.#rooms] });
@@ -154,6 +150,13 @@ function centsAsText(amount) {
   return `${amount < 0n ? "-" : ""}${digits.slice(0, -2)}.${digits.slice(-2)}`;
 }
 
+// A mark, and in words for those who do not see it.
+function gotCell(className, words) {
+  const mark = element("span", { className });
+  return element("td", { className: "middle" }, mark, element("span", { className: "sr" }, words));
+}
+
+const facts = ({ id, branch }) => ({ order: id, branch, payment: "waiting" });
 const itemsOf = (order) => (Array.isArray(order.lines) ? order.lines : []);
 const isObject = (data) => typeof data === "object" && data !== null;
 
@@ -170,22 +173,27 @@ function showState(name, state, { id, userId, code, delay } = {}) {
   node.textContent = texts[state]();
   if (state !== "connected") return;
   byId(`${name}-identity`).replaceChildren(
-    `user ${userId} · client `,
-    element("code", { title: id }, id),
+    element("span", { className: "sr" }, "user "),
+    `${userId} · `,
+    element("code", { title: "client id" }, id),
   );
 }
 
 function showFrame(name, way, text) {
-  const cut = text.length > FRAME_CHARACTERS_MAX ? `${text.slice(0, FRAME_CHARACTERS_MAX)}…` : text;
-  const arrow = way === "sent" ? "→ " : "← ";
-  putFirst(byId(`${name}-frames`), element("li", { dataset: { way } }, arrow, cut), FRAMES_MAX);
+  const start = text.slice(0, FRAME_CHARACTERS_MAX);
+  const shown = `${way === "sent" ? "→" : "←"} ${start}${start === text ? "" : "…"}`;
+  putFirst(byId(`${name}-frames`), element("li", { dataset: { way } }, shown), FRAMES_MAX);
 }
+
+const noticeTimers = {};
 
 function showNotice(name, data) {
   if (!isObject(data)) return;
   const node = byId(`${name}-notice`);
   node.textContent = String(data.text);
   node.hidden = false;
+  clearTimeout(noticeTimers[name]);
+  noticeTimers[name] = setTimeout(() => (node.hidden = true), NOTICE_MS);
 }
 
 function watch(name, client) {
@@ -217,22 +225,14 @@ const trace = {
       this.show(row, message);
     }
     row.names.add(name);
-    row.cells[name].replaceChildren(
-      element("span", { className: "got" }),
-      element("span", { className: "sr" }, "got it"),
-    );
+    const cell = gotCell("got", "got it");
+    row.cells[name].replaceWith(cell);
+    row.cells[name] = cell;
     row.node.dataset.got = [...row.names].sort().join(" ");
   },
 
   show(row, { event, data }) {
-    const cell = () =>
-      element(
-        "td",
-        { className: "middle" },
-        element("span", { className: "not" }),
-        element("span", { className: "sr" }, "did not get it"),
-      );
-    row.cells = { pos: cell(), admin: cell() };
+    row.cells = { pos: gotCell("not", "did not get it"), admin: gotCell("not", "did not get it") };
     const subject = isObject(data) ? String(data.id ?? data.payment ?? data.text ?? "") : "";
     row.node = element(
       "tr",
@@ -247,7 +247,7 @@ const trace = {
   },
 };
 
-// The plain protocol does not say by which way a message came; what the demo's services publish does.
+// The plain protocol does not say by which way a message came; what the services publish does.
 function whomFor(event, data) {
   if (event === "payment.flagged") return "user admin";
   if (event === "notice") return "everyone";
@@ -276,7 +276,7 @@ function startPos(url) {
     );
     const ticket = element(
       "li",
-      { className: "fresh", dataset: { testid: "ticket", order: order.id, branch: order.branch, payment: "waiting" } },
+      { className: "fresh", dataset: { testid: "ticket", ...facts(order) } },
       element("h3", {}, String(order.id)),
       payment,
       element("ul", {}, ...lines),
@@ -333,7 +333,7 @@ function startAdmin(url) {
     const items = itemsOf(order).map(({ quantity, name }) => `${quantity}× ${name}`);
     const row = element(
       "tr",
-      { className: "fresh", dataset: { testid: "order", order: order.id, branch: order.branch, payment: "waiting" } },
+      { className: "fresh", dataset: { testid: "order", ...facts(order) } },
       element("td", { className: "mono" }, String(order.id)),
       element("td", {}, String(order.branch)),
       element("td", { className: "wide soft" }, items.join(", ")),
@@ -367,7 +367,8 @@ function startAdmin(url) {
     const order = orders.get(orderOfPayment.get(payment));
     if (!order) return;
     order.row.dataset.payment = "flagged";
-    order.payment.replaceChildren(chip("flagged", "flagged"), element("small", {}, flags.get(payment)));
+    const reason = element("small", {}, flags.get(payment));
+    order.payment.replaceChildren(chip("flagged", "flagged"), reason);
   };
 
   // Comes on another channel than the payment, so it may be here first.
@@ -390,6 +391,6 @@ function startAdmin(url) {
 }
 
 const url = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws`;
-byId("hint").textContent = `signal tail --url ${url} --room branch:1`;
+byId("hint").textContent = `signal tail --url ${url} --user you --room ${roomOf(1)}`;
 startPos(url);
 startAdmin(url);
