@@ -214,7 +214,11 @@ impl Values {
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Result<T, ConfigError> {
         let Some(value) = self.get(name) else { return Ok(default) };
-        parse(value).map_err(|allowed| ConfigError::Value { name, value: value.to_owned(), allowed })
+        parse(value).map_err(|allowed| ConfigError::Value {
+            name,
+            value: value.to_owned(),
+            allowed,
+        })
     }
 
     /// A secret, given as such or as a file's content.
@@ -224,9 +228,9 @@ impl Values {
         file_name: &'static str,
     ) -> Result<Option<Secret>, ConfigError> {
         match (self.get(name), self.get(file_name)) {
-            (Some(_), Some(_)) => {
-                Err(ConfigError::Conflict(format!("{name} and {file_name} are both set, allowed is one")))
-            }
+            (Some(_), Some(_)) => Err(ConfigError::Conflict(format!(
+                "{name} and {file_name} are both set, allowed is one"
+            ))),
             (Some(secret), None) => Ok(Some(Secret::new(secret))),
             (None, Some(path)) => read_secret(file_name, path.as_ref()).map(Some),
             (None, None) => Ok(None),
@@ -310,7 +314,11 @@ impl Config {
             )?,
             max_message: values.read("SIGNAL_MAX_MESSAGE", default.max_message, bytes)?,
             max_outbox: values.read("SIGNAL_MAX_OUTBOX", default.max_outbox, bytes)?,
-            max_bus_message: values.read("SIGNAL_MAX_BUS_MESSAGE", default.max_bus_message, bytes)?,
+            max_bus_message: values.read(
+                "SIGNAL_MAX_BUS_MESSAGE",
+                default.max_bus_message,
+                bytes,
+            )?,
             max_rooms: values
                 .read("SIGNAL_MAX_ROOMS", default.max_rooms, |text| number(text, 1, 65_536))?,
             max_connections: values.read(
@@ -318,10 +326,12 @@ impl Config {
                 default.max_connections,
                 |text| number(text, 1, 1 << 28),
             )?,
-            message_rate: values
-                .read("SIGNAL_MESSAGE_RATE", default.message_rate, |text| number(text, 1, 1 << 24))?,
-            message_burst: values
-                .read("SIGNAL_MESSAGE_BURST", default.message_burst, |text| number(text, 1, 1 << 24))?,
+            message_rate: values.read("SIGNAL_MESSAGE_RATE", default.message_rate, |text| {
+                number(text, 1, 1 << 24)
+            })?,
+            message_burst: values.read("SIGNAL_MESSAGE_BURST", default.message_burst, |text| {
+                number(text, 1, 1 << 24)
+            })?,
             drain_delay: values.read("SIGNAL_DRAIN_DELAY", default.drain_delay, duration)?,
             drain_window: values.read("SIGNAL_DRAIN_WINDOW", default.drain_window, duration)?,
             bus_probe_interval: values.read(
@@ -425,7 +435,11 @@ fn redis(values: &Values) -> Result<RedisSettings, ConfigError> {
         Err(ConfigError::Value { name, value: value.to_owned(), allowed: allowed.to_owned() })
     };
     if matches!(settings.mode, RedisMode::Cluster { .. }) {
-        return unsupported("APP_ENV_WEBSOCKET_REDIS_MODE", "cluster", "none or single in this version");
+        return unsupported(
+            "APP_ENV_WEBSOCKET_REDIS_MODE",
+            "cluster",
+            "none or single in this version",
+        );
     }
     if settings.pubsub == PubSub::Sharded {
         return unsupported("APP_ENV_WEBSOCKET_REDIS_PUBSUB", "sharded", "classic in this version");

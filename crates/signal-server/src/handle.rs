@@ -245,7 +245,12 @@ impl SignalHandle {
     }
 
     /// Sends to a client of this edge; `false` if it is not on this edge.
-    async fn send_here(&self, client: ClientId, event: &str, data: &str) -> Result<bool, SendError> {
+    async fn send_here(
+        &self,
+        client: ClientId,
+        event: &str,
+        data: &str,
+    ) -> Result<bool, SendError> {
         let event_json = event_json(event)?;
         let data = (!data.is_empty()).then(|| data.to_owned());
         self.ask(client, |found| Command::Send { client, event_json, data, found }).await

@@ -19,7 +19,13 @@ pub(crate) fn render(shared: &Shared, counts: &Counts) -> String {
         .map(|state| (state, counts.connections.get(state).copied().unwrap_or_default()));
     page.family("signal_connections", "gauge", "connections by state", "state", states);
     let closes = counters.closes.iter().map(|(code, count)| (code, *count));
-    page.family("signal_closes_total", "counter", "ended connections by close code", "code", closes);
+    page.family(
+        "signal_closes_total",
+        "counter",
+        "ended connections by close code",
+        "code",
+        closes,
+    );
     let link_states = ["down", "unconfirmed", "confirmed"].map(|name| {
         let links = shared.links.iter().filter(|link| link.get().0.name() == name).count();
         (name, links as u64)
@@ -29,13 +35,7 @@ pub(crate) fn render(shared: &Shared, counts: &Counts) -> String {
         ("wanted", counts.channels_wanted as u64),
         ("confirmed", counts.channels_confirmed as u64),
     ];
-    page.family(
-        "signal_bus_subscriptions",
-        "gauge",
-        "channels by state",
-        "state",
-        subscriptions,
-    );
+    page.family("signal_bus_subscriptions", "gauge", "channels by state", "state", subscriptions);
     let errors = counters.bus_decode_errors.iter().map(|(reason, count)| (reason, *count));
     page.family(
         "signal_bus_decode_errors_total",
@@ -61,15 +61,15 @@ pub(crate) fn render(shared: &Shared, counts: &Counts) -> String {
         ("signal_deliveries_total", "counter", "frames queued for clients", counters.sent.frames),
         ("signal_sent_bytes_total", "counter", "bytes sent to clients", counters.sent.bytes),
         ("signal_writes_total", "counter", "writes to clients' sockets", counters.sent.writes),
-        (
-            "signal_outbox_overflows_total",
-            "counter",
-            "slow consumers cut",
-            counters.sent.overflows,
-        ),
+        ("signal_outbox_overflows_total", "counter", "slow consumers cut", counters.sent.overflows),
         ("signal_outbox_bytes", "gauge", "bytes waiting for slow consumers", counts.outbox_bytes),
         ("signal_received_bytes_total", "counter", "bytes from clients", counters.bytes_received),
-        ("signal_received_frames_total", "counter", "frames from clients", counters.frames_received),
+        (
+            "signal_received_frames_total",
+            "counter",
+            "frames from clients",
+            counters.frames_received,
+        ),
         ("signal_messages_invalid_total", "counter", "not JSON objects", counters.messages_invalid),
         ("signal_messages_dropped_total", "counter", "without an event", counters.messages_dropped),
         (
@@ -78,8 +78,18 @@ pub(crate) fn render(shared: &Shared, counts: &Counts) -> String {
             "messages that nothing handles",
             counters.messages_unhandled,
         ),
-        ("signal_rate_exceeded_total", "counter", "clients over their rate", counters.rate_exceeded),
-        ("signal_joins_denied_total", "counter", "rooms asked for and denied", counters.joins_denied),
+        (
+            "signal_rate_exceeded_total",
+            "counter",
+            "clients over their rate",
+            counters.rate_exceeded,
+        ),
+        (
+            "signal_joins_denied_total",
+            "counter",
+            "rooms asked for and denied",
+            counters.joins_denied,
+        ),
         ("signal_hook_errors_total", "counter", "hooks that failed", counters.hook_errors),
         ("signal_bus_messages_total", "counter", "messages from the bus", counters.bus_messages),
         ("signal_bus_gaps_total", "counter", "possible losses on the way", counters.bus_gaps),

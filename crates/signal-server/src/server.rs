@@ -260,9 +260,10 @@ impl Signal {
     /// closes spread over the window.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), SignalError> {
         let accepting = self.accept_in_background().map_err(SignalError::Worker)?;
-        let admin = self.admin.take().map(|admin| {
-            tokio::spawn(crate::http::admin::serve(self.shared.clone(), admin))
-        });
+        let admin = self
+            .admin
+            .take()
+            .map(|admin| tokio::spawn(crate::http::admin::serve(self.shared.clone(), admin)));
         shutdown.await;
         self.drain().await;
         drop(accepting);

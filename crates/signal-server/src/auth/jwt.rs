@@ -163,7 +163,10 @@ mod tests {
             super::mint(&secret(), &claims).unwrap()
         };
         let good = mint(|_| {});
-        assert!(check(&mint(|claims| claims.exp = expiry(Duration::ZERO) - 120)).is_err(), "expired");
+        assert!(
+            check(&mint(|claims| claims.exp = expiry(Duration::ZERO) - 120)).is_err(),
+            "expired"
+        );
         assert!(check(&mint(|claims| claims.iss = Some("other".to_owned()))).is_err(), "issuer");
         assert!(check(&mint(|claims| claims.iss = None)).is_err(), "no issuer");
         assert!(check(&mint(|claims| claims.aud = Some("other".to_owned()))).is_err(), "audience");

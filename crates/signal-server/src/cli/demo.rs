@@ -49,9 +49,12 @@ pub(crate) async fn run(values: &Values) -> Result<(), Failure> {
     config.rooms = vec!["*".parse::<RoomPattern>().map_err(Failure::usage)?];
     config.drain_delay = Duration::ZERO;
     config.drain_window = Duration::from_secs(1);
-    let edge = serve::bind(Signal::builder().config(config).authenticator(DemoLogin::new())).await?;
+    let edge =
+        serve::bind(Signal::builder().config(config).authenticator(DemoLogin::new())).await?;
     let Some(admin) = edge.admin_address() else {
-        return Err(Failure::usage("SIGNAL_ADMIN_LISTEN is off, but the demo publishes through it"));
+        return Err(Failure::usage(
+            "SIGNAL_ADMIN_LISTEN is off, but the demo publishes through it",
+        ));
     };
     let via: Uri = format!("http://{admin}").parse().map_err(Failure::other)?;
     introduce(&format!("{}", edge.address()), &via).map_err(Failure::other)?;
@@ -117,8 +120,11 @@ async fn sale(via: Uri) {
             "total": euros(cents),
             "currency": "EUR",
         });
-        emit(&via, json!({ "room": format!("branch:{branch}"), "event": "order.created", "data": order }))
-            .await;
+        emit(
+            &via,
+            json!({ "room": format!("branch:{branch}"), "event": "order.created", "data": order }),
+        )
+        .await;
         tokio::spawn(payment(via.clone(), number, branch, cents));
     }
 }
@@ -134,8 +140,11 @@ async fn payment(via: Uri, number: u64, branch: u64, cents: u64) {
         "amount": euros(cents),
         "method": if number % 4 == 0 { "cash" } else { "card" },
     });
-    emit(&via, json!({ "room": format!("branch:{branch}"), "event": "payment.captured", "data": payment }))
-        .await;
+    emit(
+        &via,
+        json!({ "room": format!("branch:{branch}"), "event": "payment.captured", "data": payment }),
+    )
+    .await;
     if cents >= FLAGGED_CENTS {
         let flag = json!({ "payment": id, "amount": euros(cents), "reason": "amount above limit" });
         emit(&via, json!({ "user": "admin", "event": "payment.flagged", "data": flag })).await;

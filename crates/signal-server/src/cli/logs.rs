@@ -31,6 +31,10 @@ pub(crate) fn start(values: &Values, command: &str) -> Result<(), ConfigError> {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(is_terminal);
-    if is_text { logs.init() } else { logs.json().init() }
+    if is_text {
+        logs.init()
+    } else {
+        logs.json().init()
+    }
     Ok(())
 }

@@ -93,7 +93,11 @@ pub(crate) fn arguments() -> Command {
                 .arg(text("user", "USER", "to all connections of a user"))
                 .arg(text("client", "ID", "to one client"))
                 .arg(Arg::new("all").long("all").action(ArgAction::SetTrue).help("to everyone"))
-                .group(clap::ArgGroup::new("target").args(["room", "user", "client", "all"]).required(true))
+                .group(
+                    clap::ArgGroup::new("target")
+                        .args(["room", "user", "client", "all"])
+                        .required(true),
+                )
                 .arg(text("event", "EVENT", "the event").required(true))
                 .arg(text("data", "JSON|@FILE|-", "the data: JSON, a file, or standard input"))
                 .arg(many(text("exclude", "ID", "not to this client (may be repeated)")))

@@ -42,8 +42,9 @@ async fn post_unbounded(
     let stream = TcpStream::connect(address)
         .await
         .map_err(|error| Failure::unavailable(format!("no edge at {via}: {error}")))?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(Failure::other)?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(Failure::other)?;
     let connection = tokio::spawn(connection);
     let request = Request::builder()
         .method(Method::POST)

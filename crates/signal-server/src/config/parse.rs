@@ -44,7 +44,11 @@ pub(super) fn bytes(text: &str) -> Result<usize, String> {
 pub(super) fn path(text: &str) -> Result<String, String> {
     let is_path = text.starts_with('/')
         && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#\"".contains(&byte));
-    if is_path { Ok(text.to_owned()) } else { Err("a path that starts with /, like /ws".to_owned()) }
+    if is_path {
+        Ok(text.to_owned())
+    } else {
+        Err("a path that starts with /, like /ws".to_owned())
+    }
 }
 
 pub(super) fn encryption(text: &str) -> Result<Encryption, String> {
@@ -67,7 +71,10 @@ pub(super) fn origins(text: &str) -> Result<Origins, String> {
     let origins: Vec<_> = list(text).map(str::to_ascii_lowercase).collect();
     match origins.iter().all(|origin| is_origin(origin)) {
         true => Ok(Origins::Listed(origins)),
-        false => Err("* or exact origins, like https://pos.example.com,https://admin.example.com".to_owned()),
+        false => {
+            Err("* or exact origins, like https://pos.example.com,https://admin.example.com"
+                .to_owned())
+        }
     }
 }
 

@@ -4,7 +4,10 @@ use super::*;
 
 fn config(variables: &[(&str, &str)]) -> Result<Config, String> {
     let dev = ("SIGNAL_AUTH", "insecure-dev");
-    let variables = [dev].into_iter().chain(variables.iter().copied()).map(|(name, value)| (name.to_string(), value.to_string()));
+    let variables = [dev]
+        .into_iter()
+        .chain(variables.iter().copied())
+        .map(|(name, value)| (name.to_string(), value.to_string()));
     Values::from_variables(variables)
         .and_then(|values| Config::from_values(&values))
         .map_err(|error| error.to_string())
@@ -37,22 +40,70 @@ fn values_get_their_meaning() {
 #[test]
 fn what_is_not_allowed_is_said_in_one_sentence() {
     for (name, value, expected) in [
-        ("SIGNAL_LISTEN", "3000", "SIGNAL_LISTEN is \"3000\", allowed is an address with a port, like 127.0.0.1:3000 or [::1]:3000"),
-        ("SIGNAL_LISTEN", "0.0.0.0:3000", "SIGNAL_AUTH is \"insecure-dev\", which believes anyone, and SIGNAL_LISTEN is 0.0.0.0:3000, allowed is a loopback address"),
+        (
+            "SIGNAL_LISTEN",
+            "3000",
+            "SIGNAL_LISTEN is \"3000\", allowed is an address with a port, like 127.0.0.1:3000 or [::1]:3000",
+        ),
+        (
+            "SIGNAL_LISTEN",
+            "0.0.0.0:3000",
+            "SIGNAL_AUTH is \"insecure-dev\", which believes anyone, and SIGNAL_LISTEN is 0.0.0.0:3000, allowed is a loopback address",
+        ),
         ("SIGNAL_WORKERS", "0", "SIGNAL_WORKERS is \"0\", allowed is a whole number from 1 to 64"),
         ("SIGNAL_AUTH", "basic", "SIGNAL_AUTH is \"basic\", allowed is jwt or insecure-dev"),
-        ("SIGNAL_PATH", "ws", "SIGNAL_PATH is \"ws\", allowed is a path that starts with /, like /ws"),
-        ("SIGNAL_ROOMS", "a*", "SIGNAL_ROOMS is \"a*\", allowed is in the room pattern \"a*\", * must stand alone between colons"),
-        ("SIGNAL_AUTH_TIMEOUT", "soon", "SIGNAL_AUTH_TIMEOUT is \"soon\", allowed is a duration, like 500ms, 5s or 1h30m"),
+        (
+            "SIGNAL_PATH",
+            "ws",
+            "SIGNAL_PATH is \"ws\", allowed is a path that starts with /, like /ws",
+        ),
+        (
+            "SIGNAL_ROOMS",
+            "a*",
+            "SIGNAL_ROOMS is \"a*\", allowed is in the room pattern \"a*\", * must stand alone between colons",
+        ),
+        (
+            "SIGNAL_AUTH_TIMEOUT",
+            "soon",
+            "SIGNAL_AUTH_TIMEOUT is \"soon\", allowed is a duration, like 500ms, 5s or 1h30m",
+        ),
         ("SIGNAL_AUTH_TIMEOUT", "0s", "SIGNAL_AUTH_TIMEOUT is 0, allowed is a positive duration"),
-        ("SIGNAL_MAX_OUTBOX", "1GB", "SIGNAL_MAX_OUTBOX is \"1GB\", allowed is a size from 1KiB to 256MiB, like 128KiB"),
-        ("SIGNAL_MAX_OUTBOX", "512KiB", "SIGNAL_MAX_BUS_MESSAGE is 524288 bytes, allowed is at most half of SIGNAL_MAX_OUTBOX (524288 bytes)"),
-        ("SIGNAL_ALLOWED_ORIGINS", "pos.example", "SIGNAL_ALLOWED_ORIGINS is \"pos.example\", allowed is * or exact origins, like https://pos.example.com,https://admin.example.com"),
-        ("SIGNAL_DEFAULT_ROOMS", "ws:x", "SIGNAL_DEFAULT_ROOMS has \"ws:x\", allowed are names of 1 to 256 characters that do not start with \"ws:\""),
-        ("SIGNAL_LISEN", "x", "SIGNAL_LISEN is not a setting of Signal, did you mean SIGNAL_LISTEN?"),
+        (
+            "SIGNAL_MAX_OUTBOX",
+            "1GB",
+            "SIGNAL_MAX_OUTBOX is \"1GB\", allowed is a size from 1KiB to 256MiB, like 128KiB",
+        ),
+        (
+            "SIGNAL_MAX_OUTBOX",
+            "512KiB",
+            "SIGNAL_MAX_BUS_MESSAGE is 524288 bytes, allowed is at most half of SIGNAL_MAX_OUTBOX (524288 bytes)",
+        ),
+        (
+            "SIGNAL_ALLOWED_ORIGINS",
+            "pos.example",
+            "SIGNAL_ALLOWED_ORIGINS is \"pos.example\", allowed is * or exact origins, like https://pos.example.com,https://admin.example.com",
+        ),
+        (
+            "SIGNAL_DEFAULT_ROOMS",
+            "ws:x",
+            "SIGNAL_DEFAULT_ROOMS has \"ws:x\", allowed are names of 1 to 256 characters that do not start with \"ws:\"",
+        ),
+        (
+            "SIGNAL_LISEN",
+            "x",
+            "SIGNAL_LISEN is not a setting of Signal, did you mean SIGNAL_LISTEN?",
+        ),
         ("SIGNAL_COMPLETELY_ELSE", "x", "SIGNAL_COMPLETELY_ELSE is not a setting of Signal"),
-        ("APP_ENV_WEBSOCKET_REDIS_MODE", "cluster", "APP_ENV_WEBSOCKET_REDIS_CLUSTER_NODES is not set, APP_ENV_WEBSOCKET_REDIS_MODE = cluster needs host:port[,host:port…]"),
-        ("APP_ENV_WEBSOCKET_REDIS_TLS", "on", "APP_ENV_WEBSOCKET_REDIS_TLS is \"on\", allowed is off in this version"),
+        (
+            "APP_ENV_WEBSOCKET_REDIS_MODE",
+            "cluster",
+            "APP_ENV_WEBSOCKET_REDIS_CLUSTER_NODES is not set, APP_ENV_WEBSOCKET_REDIS_MODE = cluster needs host:port[,host:port…]",
+        ),
+        (
+            "APP_ENV_WEBSOCKET_REDIS_TLS",
+            "on",
+            "APP_ENV_WEBSOCKET_REDIS_TLS is \"on\", allowed is off in this version",
+        ),
     ] {
         assert_eq!(config(&[(name, value)]).map(|_| ()), Err(expected.to_owned()));
     }

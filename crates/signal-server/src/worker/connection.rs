@@ -141,8 +141,7 @@ impl State {
         self.note_activity(slot);
         let mut parser = std::mem::take(&mut self.session(slot).parser);
         let message_bytes_max = self.shared.config.max_message;
-        let outcome =
-            parser.advance(bytes, message_bytes_max, |event| self.on_event(slot, &event));
+        let outcome = parser.advance(bytes, message_bytes_max, |event| self.on_event(slot, &event));
         self.session(slot).parser = parser;
         if let Err(violation) = outcome {
             self.on_violation(slot, violation);

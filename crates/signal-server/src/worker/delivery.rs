@@ -14,9 +14,9 @@ use signal_core::id::ClientId;
 use signal_core::message;
 use tracing::warn;
 
+use super::directory::WorkerSet;
 use super::fanout::Range;
 use super::hub::{GroupKey, GroupKind, Slot};
-use super::directory::WorkerSet;
 use super::{Command, State};
 use crate::ws::frame::{HEADER_BYTES_MAX, Opcode, write_header};
 
@@ -89,7 +89,8 @@ impl State {
                 }
             }
             Target::Room(name) if let Some(client) = ClientId::parse(name) => {
-                let excluded = envelope.exclude.iter().any(|id| ClientId::parse(id) == Some(client));
+                let excluded =
+                    envelope.exclude.iter().any(|id| ClientId::parse(id) == Some(client));
                 if let Some(slot) = self.find(client)
                     && !excluded
                     && self.session(slot).in_own_room

@@ -453,7 +453,9 @@ impl Fanout {
         let whole = self
             .frozen
             .iter()
-            .find(|(start, part)| range.start >= *start && range.end as usize <= *start as usize + part.len())
+            .find(|(start, part)| {
+                range.start >= *start && range.end as usize <= *start as usize + part.len()
+            })
             .map_or(self.buffer.len(), |(_, part)| part.len());
         range.len() > 4096 && range.len() * 2 >= whole
     }
@@ -489,7 +491,12 @@ impl Fanout {
         }
     }
 
-    fn slices<'a>(&'a self, first: u32, last: Range, slices: &mut [IoSlice<'a>; SLICES_MAX]) -> usize {
+    fn slices<'a>(
+        &'a self,
+        first: u32,
+        last: Range,
+        slices: &mut [IoSlice<'a>; SLICES_MAX],
+    ) -> usize {
         let mut node = first;
         let mut count = 0;
         while node != NONE && count < SLICES_MAX {

@@ -268,14 +268,17 @@ impl State {
     /// Joins a room that the policy allowed, within the bound on rooms.
     fn join_requested(&mut self, slot: Slot, room: &str) {
         let shared = self.shared.clone();
-        let is_default = |name: &str| shared.config.default_rooms.iter().any(|room| **room == *name);
+        let is_default =
+            |name: &str| shared.config.default_rooms.iter().any(|room| **room == *name);
         let joined = self
             .hub
             .groups_of(slot)
             .filter(|key| key.kind == GroupKind::Room && !is_default(&key.name))
             .count();
         let is_free = is_default(room) || ClientId::parse(room).is_some();
-        if !is_free && joined >= shared.config.max_rooms && !self.hub.is_member(slot, GroupKind::Room, room)
+        if !is_free
+            && joined >= shared.config.max_rooms
+            && !self.hub.is_member(slot, GroupKind::Room, room)
         {
             self.counters.joins_denied += 1;
             return;
@@ -284,7 +287,11 @@ impl State {
     }
 
     /// Runs a hook that nobody waits for.
-    pub(super) fn run_hook(&mut self, name: &'static str, future: BoxFuture<Result<(), HookError>>) {
+    pub(super) fn run_hook(
+        &mut self,
+        name: &'static str,
+        future: BoxFuture<Result<(), HookError>>,
+    ) {
         let report = move |outcome: Result<Result<(), HookError>, HookError>| {
             if let Err(error) = outcome.and_then(|outcome| outcome) {
                 warn!(hook = name, %error, "hook failed");

@@ -29,7 +29,8 @@ impl State {
         let data = data.filter(|data| *data != "null").unwrap_or("{}");
         let credentials = Credentials::new(data.to_owned());
         let client = self.session(slot).client;
-        let authenticate = self.shared.hooks.authenticate.clone().expect("set when the edge is bound");
+        let authenticate =
+            self.shared.hooks.authenticate.clone().expect("set when the edge is bound");
         let future = authenticate(client, credentials.clone());
         self.go_on(slot, future, |state, slot, outcome| {
             let outcome = outcome.unwrap_or_else(|error| Err(AuthError::Failed(error)));
@@ -77,12 +78,20 @@ impl State {
             Err(AuthError::Rejected(reason)) => {
                 debug!(%client, reason, "login rejected");
                 self.counters.logins_rejected += 1;
-                return self.refuse(slot, Some("Authentication failed"), CloseCode::AuthenticationFailed);
+                return self.refuse(
+                    slot,
+                    Some("Authentication failed"),
+                    CloseCode::AuthenticationFailed,
+                );
             }
             Err(AuthError::Failed(source)) => {
                 error!(%client, error = %source, "authenticator failed");
                 self.counters.logins_failed += 1;
-                return self.refuse(slot, Some("Authentication error"), CloseCode::AuthenticationFailed);
+                return self.refuse(
+                    slot,
+                    Some("Authentication error"),
+                    CloseCode::AuthenticationFailed,
+                );
             }
         };
         let encryption = self.shared.config.encryption;
@@ -111,7 +120,11 @@ impl State {
         let required = self.shared.config.encryption == Encryption::Required;
         match outcome {
             Ok(None) if required => {
-                self.refuse(slot, Some("Encryption handshake failed"), CloseCode::EncryptionRequired);
+                self.refuse(
+                    slot,
+                    Some("Encryption handshake failed"),
+                    CloseCode::EncryptionRequired,
+                );
             }
             Ok(answer) => self.log_in(slot, grant, answer),
             Err(source) => {
@@ -141,7 +154,8 @@ impl State {
             details.handshake = handshake;
         }
         let user = session.user.clone().filter(|user| !user.is_empty());
-        let transformed = session.details.as_ref().is_some_and(|details| details.handshake.is_some());
+        let transformed =
+            session.details.as_ref().is_some_and(|details| details.handshake.is_some());
         self.hub.admit(slot);
         self.enter_phase(slot, Phase::Authenticated);
         self.listen_for_client(slot);

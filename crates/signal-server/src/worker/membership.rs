@@ -119,7 +119,9 @@ impl State {
     pub(super) fn enter_group(&mut self, slot: Slot, kind: GroupKind, name: &str) -> bool {
         match self.hub.join(slot, kind, name) {
             Joined::First(key) => self.first_member(key),
-            Joined::Already | Joined::Member => self.is_confirmed(&GroupKey { kind, name: name.into() }),
+            Joined::Already | Joined::Member => {
+                self.is_confirmed(&GroupKey { kind, name: name.into() })
+            }
         }
     }
 

@@ -76,7 +76,12 @@ pub(crate) enum Command {
     /// The home says that the bus confirmed a group.
     Confirmed(GroupKey),
     /// A message for one client here; answers whether it is here.
-    Send { client: ClientId, event_json: String, data: Option<String>, found: oneshot::Sender<bool> },
+    Send {
+        client: ClientId,
+        event_json: String,
+        data: Option<String>,
+        found: oneshot::Sender<bool>,
+    },
     /// Puts a client into a room; answers whether it is here.
     Join { client: ClientId, room: String, found: oneshot::Sender<bool> },
     /// Takes a client out of a room; answers whether it is here.
@@ -140,7 +145,11 @@ pub(crate) fn run(shared: &Arc<Shared>, id: WorkerId) -> std::io::Result<()> {
     runtime.block_on(async {
         if let Some(settings) = &shared.redis {
             let probe_interval = shared.config.bus_probe_interval;
-            tokio::task::spawn_local(redis::link::run(worker.clone(), settings.clone(), probe_interval));
+            tokio::task::spawn_local(redis::link::run(
+                worker.clone(),
+                settings.clone(),
+                probe_interval,
+            ));
         }
         tokio::task::spawn_local(worker.clone().tick());
         tokio::task::spawn_local(worker.clone().write_backlog());

@@ -62,7 +62,8 @@ impl<T> Queue<T> {
     pub(crate) fn delivery(&self, item: T, bytes: usize) -> Result<(), QueueFull> {
         let was_empty = {
             let mut inner = self.inner.lock();
-            if inner.deliveries == DELIVERIES_MAX || inner.delivery_bytes + bytes > DELIVERY_BYTES_MAX
+            if inner.deliveries == DELIVERIES_MAX
+                || inner.delivery_bytes + bytes > DELIVERY_BYTES_MAX
             {
                 return Err(QueueFull);
             }

@@ -226,10 +226,12 @@ impl State {
             Phase::Authenticated => {
                 session.next_ping.min(session.last_activity.after(config.heartbeat_timeout))
             }
-            Phase::Closing => session.since.after(match self.sockets[slot.0 as usize].is_blocked() {
-                true => BLOCKED_CLOSE_TIMEOUT,
-                false => CLOSE_TIMEOUT,
-            }),
+            Phase::Closing => {
+                session.since.after(match self.sockets[slot.0 as usize].is_blocked() {
+                    true => BLOCKED_CLOSE_TIMEOUT,
+                    false => CLOSE_TIMEOUT,
+                })
+            }
         }
     }
 

@@ -79,7 +79,9 @@ impl Outbox {
     pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>; SLICES_MAX]) -> usize {
         let mut count = 0;
         let tail = (!self.tail.is_empty()).then_some(self.tail.as_slice());
-        for (slot, piece) in slices.iter_mut().zip(self.pieces.iter().map(AsRef::as_ref).chain(tail)) {
+        for (slot, piece) in
+            slices.iter_mut().zip(self.pieces.iter().map(AsRef::as_ref).chain(tail))
+        {
             *slot = IoSlice::new(piece);
             count += 1;
         }

@@ -279,7 +279,8 @@ impl Parser {
         if !opcode.is_control() && payload_bytes > room {
             return Err(Violation::TooBig);
         }
-        let Some(&[a, b, c, d]) = extended.get(length_bytes..length_bytes + 4).and_then(|mask| mask.first_chunk())
+        let Some(&[a, b, c, d]) =
+            extended.get(length_bytes..length_bytes + 4).and_then(|mask| mask.first_chunk())
         else {
             return Ok(None);
         };

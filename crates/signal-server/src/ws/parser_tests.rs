@@ -54,7 +54,8 @@ fn run(input: &[u8], piece: usize) -> Result<Vec<String>, (Vec<String>, Violatio
 fn check(input: &[u8], expected: &Result<Vec<&str>, Violation>) {
     for piece in [1, 2, 3, 5, 7, 64, input.len()] {
         let outcome = run(input, piece).map_err(|(_, violation)| violation);
-        let outcome = outcome.as_ref().map(|events| events.iter().map(String::as_str).collect::<Vec<_>>());
+        let outcome =
+            outcome.as_ref().map(|events| events.iter().map(String::as_str).collect::<Vec<_>>());
         assert_eq!(outcome, expected.as_ref().map(Clone::clone), "in pieces of {piece}");
     }
 }

@@ -19,9 +19,9 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Interval, MissedTickBehavior, timeout};
 use tracing::{info, warn};
 
+use super::Subscriptions;
 use super::push::{NotResp, Received, decode_front};
 use super::subscriptions::{Outcome, SubscriptionCommand};
-use super::Subscriptions;
 use crate::bus::{ChannelKey, Link, LinkState};
 use crate::worker::{State, Worker};
 

@@ -88,7 +88,9 @@ fn decode_push(buffer: &[u8], payload_bytes_max: usize) -> Option<Decoded<'_>> {
     })();
     match decoded {
         Ok(found) => Some(Ok(Some(found))),
-        Err(Incomplete::More) if buffer.len() < HEAD_BYTES_MAX + payload_bytes_max => Some(Ok(None)),
+        Err(Incomplete::More) if buffer.len() < HEAD_BYTES_MAX + payload_bytes_max => {
+            Some(Ok(None))
+        }
         Err(_) => None,
     }
 }
@@ -167,14 +169,19 @@ mod tests {
         let mut more = input.to_vec();
         more.extend_from_slice(b">3\r\n$7\r\n");
         for input in [input, &more] {
-            assert_eq!(decode_front(input, 1024).unwrap().as_ref(), Some(&(match_of(expected), taken)));
+            assert_eq!(
+                decode_front(input, 1024).unwrap().as_ref(),
+                Some(&(match_of(expected), taken))
+            );
         }
     }
 
     fn match_of<'a>(received: &Received<'a>) -> Received<'a> {
         match received {
             Received::Message { channel, payload } => Received::Message { channel, payload },
-            Received::Oversized { channel, bytes } => Received::Oversized { channel, bytes: *bytes },
+            Received::Oversized { channel, bytes } => {
+                Received::Oversized { channel, bytes: *bytes }
+            }
             Received::Answered { subscribe, channel } => {
                 Received::Answered { subscribe: *subscribe, channel }
             }
