@@ -1,0 +1,41 @@
+# The one door: `just` lists what there is.
+
+_list:
+    @just --list --unsorted
+
+# Run the demo: edge, page, made-up traffic
+demo:
+    cargo run --release --bin signal -- demo
+
+# Run an edge, configured by the environment
+run *arguments:
+    cargo run --release --bin signal -- serve {{arguments}}
+
+# Everything CI runs
+check:
+    ./scripts/test.sh
+
+# Formatting, lints, documents, Rust tests
+test:
+    ./scripts/test.sh rust
+
+# Node and browser tests
+e2e:
+    ./scripts/test.sh e2e
+
+# The public WebSocket suite
+conformance:
+    ./scripts/test.sh conformance
+
+# The engine beside its floor: ratios of CPU per delivery
+bench *arguments:
+    cargo build --release --bin signal
+    cargo run --release -p signal-benches --bin signal-bench -- {{arguments}}
+
+# Fuzz one target: client_message, envelope, frame
+fuzz target seconds="60":
+    cd fuzz && cargo +nightly fuzz run {{target}} -- -max_total_time={{seconds}}
+
+# Licences, sources and advisories of dependencies (needs cargo-deny)
+deny:
+    cargo deny check
