@@ -129,3 +129,19 @@ fn the_table_names_every_redis_variable_and_no_flag_twice() {
     let flags: std::collections::BTreeSet<_> = SETTINGS.iter().map(Setting::flag).collect();
     assert_eq!(flags.len(), SETTINGS.len());
 }
+
+#[test]
+fn the_readme_lists_every_setting_as_it_is() {
+    let readme = include_str!("../../../../README.md");
+    let table: String = SETTINGS
+        .iter()
+        .map(|setting| {
+            let default = match setting.default {
+                "" => String::new(),
+                default => format!("`{default}`"),
+            };
+            format!("| `{}` | {default} | {} |\n", setting.name, setting.meaning)
+        })
+        .collect();
+    assert!(readme.contains(&table), "the table should be:\n{table}");
+}
