@@ -29,8 +29,7 @@ async fn main() -> Result<(), EmitterError> {
     let emitter = Emitter::connect(EmitterConfig::from_env()?).await?;
     for number in 1..=60 {
         let branch = 1 + number % 3;
-        let order =
-            Order { id: format!("o-{number}"), branch, total: "11.40", currency: "EUR" };
+        let order = Order { id: format!("o-{number}"), branch, total: "11.40", currency: "EUR" };
         let room = format!("branch:{branch}");
         // The sale is committed by now: a bus that is away must not undo it, so the error is told and
         // the service goes on.

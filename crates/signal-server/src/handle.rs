@@ -104,12 +104,14 @@ impl<'a> Publication<'a> {
     }
 
     /// With data that is JSON text already; it is delivered as it is.
+    #[must_use]
     pub fn json(mut self, json: &'a serde_json::value::RawValue) -> Self {
         self.data = Some(Cow::Borrowed(json.get()));
         self
     }
 
     /// Not to these clients. For rooms and broadcasts.
+    #[must_use]
     pub fn exclude(mut self, clients: impl IntoIterator<Item = ClientId>) -> Self {
         self.exclude.extend(clients);
         self
@@ -294,9 +296,9 @@ impl SignalHandle {
             Publisher::Memory => Ok(Sent::Published(memory::publish(&self.shared, target, bytes)?)),
             Publisher::Redis(publisher) if publisher.is_connected() => {
                 let channel = self.shared.names.name(target);
-                let published = publisher.publish(channel, bytes).await;
-                self.shared.count_publish(published.is_ok());
-                Ok(Sent::Published(published?))
+                let outcome = publisher.publish(channel, bytes).await;
+                self.shared.count_publish(outcome.is_ok());
+                Ok(Sent::Published(outcome?))
             }
             Publisher::Redis(_) => {
                 self.shared.count_publish(false);

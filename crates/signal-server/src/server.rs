@@ -15,6 +15,7 @@ use std::time::Duration;
 use signal_core::channel::ChannelNames;
 use signal_core::envelope::Codec;
 use signal_core::redis::{RedisMode, RedisSettings};
+use tokio::sync::Notify;
 use tracing::{debug, error, info, warn};
 
 use crate::auth::InsecureDev;
@@ -26,7 +27,7 @@ use crate::hooks::{
     Authenticator, ConnectHook, DisconnectHook, Handshake, Hooks, MessageHandler,
     OutboundTransformer, RoomPolicy, erase,
 };
-use crate::worker::directory::{Directory, WORKERS_MAX};
+use crate::worker::directory::{Directory, WORKERS_MAX, WorkerId};
 use crate::worker::queue::Queue;
 use crate::worker::{self, Command};
 
@@ -79,6 +80,9 @@ pub enum SignalError {
     /// The bus' settings are not allowed.
     #[error("redis settings")]
     Redis(#[source] signal_emitter::EmitterError),
+    /// A worker has failed, which is a bug: the edge ends rather than serve a part of its clients.
+    #[error("a worker has failed")]
+    WorkerFailed,
     /// The operating system refused a thread or a runtime.
     #[error("cannot start a worker")]
     Worker(#[source] io::Error),
@@ -107,12 +111,16 @@ pub(crate) struct Shared {
     pub(crate) directory: Directory,
     pub(crate) queues: Vec<Queue<Command>>,
     pub(crate) links: Vec<Arc<LinkStatus>>,
-    /// Connections of each worker.
+    /// WebSocket connections of each worker.
     pub(crate) connections: Vec<AtomicUsize>,
+    /// Sockets handed to each worker, whatever has become of them; what balances the workers.
+    sockets: Vec<AtomicUsize>,
     /// The drain has begun: not ready.
     pub(crate) draining: AtomicBool,
     /// Upgrades are refused.
     pub(crate) refusing: AtomicBool,
+    /// Notified when a worker has panicked, or could not start.
+    pub(crate) failed: Notify,
     /// The workers have been told to stop.
     pub(crate) ended: AtomicBool,
     /// Connections and upgrades refused at the cap.
@@ -211,6 +219,7 @@ impl SignalBuilder {
                 .spawn(move || {
                     if let Err(error) = worker::run(&shared, id) {
                         error!(worker = id, %error, "worker could not start");
+                        shared.failed.notify_one();
                     }
                 })
                 .map_err(SignalError::Worker)?;
@@ -264,13 +273,15 @@ impl Signal {
             .admin
             .take()
             .map(|admin| tokio::spawn(crate::http::admin::serve(self.shared.clone(), admin)));
-        shutdown.await;
-        self.drain().await;
+        let outcome = tokio::select! {
+            () = async { shutdown.await; self.drain().await } => Ok(()),
+            () = self.shared.failed.notified() => Err(SignalError::WorkerFailed),
+        };
         drop(accepting);
         if let Some(admin) = admin {
             admin.abort();
         }
-        Ok(())
+        outcome
     }
 
     /// Accepts on a thread of its own, which only waits for the kernel: the sockets it hands out are
@@ -288,9 +299,7 @@ impl Signal {
         let config = &self.shared.config;
         self.shared.draining.store(true, Ordering::Relaxed);
         info!(delay = ?config.drain_delay, window = ?config.drain_window, "draining");
-        if self.shared.connection_count() > 0 {
-            tokio::time::sleep(config.drain_delay).await;
-        }
+        tokio::time::sleep(config.drain_delay).await;
         self.shared.refusing.store(true, Ordering::Relaxed);
         for queue in &self.shared.queues {
             queue.control(Command::Drain(config.drain_window));
@@ -362,13 +371,11 @@ impl Shared {
         let redis_settings = std::mem::take(&mut config.redis);
         let names = ChannelNames::new(&redis_settings.prefix);
         let codec = redis_settings.codec;
-        let (redis, publisher) = match redis_settings.mode {
-            RedisMode::None => (None, Publisher::Memory),
-            _ => {
-                let publisher =
-                    redis::Publisher::start(&redis_settings).map_err(SignalError::Redis)?;
-                (Some(redis_settings), Publisher::Redis(publisher))
-            }
+        let (redis, publisher) = if redis_settings.mode == RedisMode::None {
+            (None, Publisher::Memory)
+        } else {
+            let publisher = redis::Publisher::start(&redis_settings).map_err(SignalError::Redis)?;
+            (Some(redis_settings), Publisher::Redis(publisher))
         };
         let state = if redis.is_some() { LinkState::Down } else { LinkState::Confirmed };
         Ok(Self {
@@ -383,8 +390,10 @@ impl Shared {
             queues: (0..workers).map(|_| Queue::default()).collect(),
             links: (0..workers).map(|_| Arc::new(LinkStatus::new(state))).collect(),
             connections: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
+            sockets: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
             draining: AtomicBool::new(false),
             refusing: AtomicBool::new(false),
+            failed: Notify::new(),
             ended: AtomicBool::new(false),
             refused: AtomicU64::new(0),
             published: [AtomicU64::new(0), AtomicU64::new(0)],
@@ -415,13 +424,19 @@ impl Shared {
             return;
         }
         let (worker, _) = self
-            .connections
+            .sockets
             .iter()
             .map(|count| count.load(Ordering::Relaxed))
             .enumerate()
             .min_by_key(|(_, count)| *count)
             .expect("there is a worker");
+        self.sockets[worker].fetch_add(1, Ordering::Relaxed);
         self.queues[worker].control(Command::Accept(stream, address));
+    }
+
+    /// A socket that was handed to a worker is closed.
+    pub(crate) fn give_back(&self, worker: WorkerId) {
+        self.sockets[usize::from(worker)].fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Why this edge should get no new connections; empty if it should.

@@ -59,11 +59,11 @@ pub(crate) async fn run(values: &Values) -> Result<(), Failure> {
     let via: Uri = format!("http://{admin}").parse().map_err(Failure::other)?;
     introduce(&format!("{}", edge.address()), &via).map_err(Failure::other)?;
     let services = [tokio::spawn(sale(via.clone())), tokio::spawn(notices(via))];
-    let outcome = edge.run(serve::stop()).await;
+    let outcome = serve::run_until_stopped(edge).await;
     for service in services {
         service.abort();
     }
-    outcome.map_err(Failure::other)
+    outcome
 }
 
 /// Prints where the page is, and what to try next.
@@ -138,7 +138,7 @@ async fn payment(via: Uri, number: u64, branch: u64, cents: u64) {
         "order": format!("o-{}", 1000 + number),
         "branch": branch,
         "amount": euros(cents),
-        "method": if number % 4 == 0 { "cash" } else { "card" },
+        "method": if number.is_multiple_of(4) { "cash" } else { "card" },
     });
     emit(
         &via,
@@ -170,7 +170,7 @@ async fn emit(via: &Uri, message: Value) {
 /// The same order for the same number: variety without chance.
 fn basket(number: u64) -> (Vec<Value>, u64) {
     let mut cents = 0;
-    let lines = (0..1 + number % 3)
+    let lines = (0..=number % 3)
         .map(|line| {
             let index = usize::try_from((number * 7 + line * 5) % 6).unwrap_or_default();
             let (sku, name, price) = MENU[index];

@@ -3,6 +3,7 @@
 use signal_server::config::Values;
 use signal_server::{Config, Signal, SignalBuilder, SignalError};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tracing::info;
 
 use super::Failure;
@@ -10,9 +11,29 @@ use super::Failure;
 pub(crate) async fn run(values: &Values) -> Result<(), Failure> {
     let config = Config::from_values(values)?;
     let edge = bind(Signal::builder().config(config)).await?;
-    edge.run(stop()).await.map_err(Failure::other)?;
+    run_until_stopped(edge).await?;
     info!("stopped");
     Ok(())
+}
+
+/// Runs until SIGTERM or SIGINT, then drains; a second one closes what is left at once.
+pub(crate) async fn run_until_stopped(edge: Signal) -> Result<(), Failure> {
+    let (stopping, mut stopped_once) = watch::channel(false);
+    let second = async {
+        let _ = stopped_once.wait_for(|stopping| *stopping).await;
+        stop().await;
+    };
+    let first = async {
+        stop().await;
+        let _ = stopping.send(true);
+    };
+    tokio::select! {
+        outcome = edge.run(first) => outcome.map_err(Failure::other),
+        () = second => {
+            info!("stopping at once");
+            Ok(())
+        }
+    }
 }
 
 /// Binds, and says where.

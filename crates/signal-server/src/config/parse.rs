@@ -15,11 +15,10 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|_| "a duration, like 500ms, 5s or 1h30m".to_owned())
 }
 
-pub(super) fn number<T: FromStr + PartialOrd + Display>(
-    text: &str,
-    min: T,
-    max: T,
-) -> Result<T, String> {
+pub(super) fn number<T>(text: &str, min: T, max: T) -> Result<T, String>
+where
+    T: FromStr + PartialOrd + Display + Copy,
+{
     text.parse()
         .ok()
         .filter(|number| *number >= min && *number <= max)

@@ -71,7 +71,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
         tokio::spawn(async move {
             let service = service_fn(|request| {
                 let shared = shared.clone();
-                async move { Ok::<_, Infallible>(respond(&shared, request).await) }
+                async move { Ok::<_, Infallible>(Box::pin(respond(&shared, request)).await) }
             });
             let connection = http_settings().serve_connection(TokioIo::new(stream), service);
             if let Err(error) = connection.await {

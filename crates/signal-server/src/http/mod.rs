@@ -48,9 +48,25 @@ pub(crate) type Body = Full<Bytes>;
 
 /// Serves a connection of the client port until it is done, or a WebSocket.
 pub(crate) async fn serve(worker: Rc<Worker>, stream: std::net::TcpStream, address: SocketAddr) {
+    let Some((stream, mut early)) = serve_http(&worker, stream, address).await else {
+        worker.shared().give_back(worker.id());
+        return;
+    };
+    worker.open(stream, &mut early);
+}
+
+/// Serves requests; returns the socket, and what came behind the request, once it is upgraded.
+async fn serve_http(
+    worker: &Worker,
+    stream: std::net::TcpStream,
+    address: SocketAddr,
+) -> Option<(TcpStream, Vec<u8>)> {
     let stream = match TcpStream::from_std(stream) {
         Ok(stream) => stream,
-        Err(error) => return debug!(%error, "a connection could not be taken over"),
+        Err(error) => {
+            debug!(%error, "a connection could not be taken over");
+            return None;
+        }
     };
     let upgraded = Rc::new(Cell::new(false));
     let service = service_fn(|request: Request<Incoming>| {
@@ -64,15 +80,15 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: std::net::TcpStream, addre
     let mut stream = parts.io.into_inner();
     if upgraded.get() && outcome.is_ok() {
         // A copy: the buffer is a part of hyper's, which would stay with it.
-        let mut early = parts.read_buf.to_vec();
-        drop(parts.read_buf);
-        worker.open(stream, &mut early);
-    } else if let Err(error) = outcome {
+        return Some((stream, parts.read_buf.to_vec()));
+    }
+    if let Err(error) = outcome {
         debug!(%address, %error, "a request failed");
         if error.is_timeout() {
             let _ = stream.write_all(TOO_SLOW).await;
         }
     }
+    None
 }
 
 fn http_settings() -> http1::Builder {

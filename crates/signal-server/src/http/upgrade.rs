@@ -26,13 +26,13 @@ const KEY_CHARACTERS: usize = 24;
 pub(super) fn respond(shared: &Shared, request: &Request<Incoming>) -> Response<Body> {
     match check(shared, request) {
         Ok(()) => accept(shared, request.headers()),
-        Err(refusal) => refusal,
+        Err(refusal) => *refusal,
     }
 }
 
-fn check(shared: &Shared, request: &Request<Incoming>) -> Result<(), Response<Body>> {
+fn check(shared: &Shared, request: &Request<Incoming>) -> Result<(), Box<Response<Body>>> {
     let headers = request.headers();
-    let refuse = |status, why: &'static str| Err(text(status, why));
+    let refuse = |status, why: &'static str| Err(Box::new(text(status, why)));
     if request.version() != Version::HTTP_11 {
         return refuse(StatusCode::BAD_REQUEST, "a WebSocket needs HTTP/1.1\n");
     }
@@ -123,17 +123,17 @@ fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item =
         .map(str::trim)
 }
 
-fn upgrade_required(why: &'static str) -> Response<Body> {
+fn upgrade_required(why: &'static str) -> Box<Response<Body>> {
     let mut response = text(StatusCode::UPGRADE_REQUIRED, why);
     let headers = response.headers_mut();
     headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    response
+    Box::new(response)
 }
 
-fn unavailable(why: &'static str) -> Response<Body> {
+fn unavailable(why: &'static str) -> Box<Response<Body>> {
     let mut response = text(StatusCode::SERVICE_UNAVAILABLE, why);
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
-    response
+    Box::new(response)
 }

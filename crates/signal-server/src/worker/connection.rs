@@ -12,6 +12,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use signal_core::close::CloseCode;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, ReadBuf};
 use tracing::trace;
@@ -166,6 +167,10 @@ impl State {
                 return ControlFlow::Break(());
             }
             _ if closing => {}
+            _ if !self.spend_allowance(slot) => {
+                self.counters.rate_exceeded += 1;
+                self.begin_close(slot, CloseCode::LimitExceeded);
+            }
             Event::Ping(payload) => self.send_frame(slot, Opcode::Pong, payload),
             Event::Pong => {}
             Event::Text(text) => self.on_text(slot, text),

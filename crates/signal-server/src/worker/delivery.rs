@@ -42,8 +42,8 @@ enum Members<'a> {
 impl State {
     /// A message came from the bus. Returns whether it was one: `false` for this link's probe.
     pub(crate) fn bus_message(&mut self, channel: &[u8], payload: &[u8]) -> bool {
-        let names = self.shared.clone();
-        let channel = std::str::from_utf8(channel).ok().and_then(|name| names.names.parse(name));
+        let channel =
+            std::str::from_utf8(channel).ok().and_then(|name| self.shared.names.parse(name));
         let target = match channel {
             Some(Channel::Target(target)) => target,
             Some(Channel::Probe { .. }) => return false,

@@ -46,6 +46,7 @@ pub(crate) struct Range {
 /// A connection as far as sending is concerned: kept apart from the session, so that a fan-out
 /// touches one cache line per member.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, one byte each")]
 pub(crate) struct Socket {
     pub(super) stream: TcpStream,
     /// The last run owed; empty if none.

@@ -14,7 +14,6 @@ use std::task::{Context, Poll};
 use futures_util::future::{FutureExt as _, LocalBoxFuture};
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use signal_core::close::CloseCode;
 use signal_core::id::ClientId;
 use signal_core::message::{self, ClientMessageError, json_string};
 use signal_core::room;
@@ -57,11 +56,6 @@ pub(super) type Guarded<T> = LocalBoxFuture<'static, Result<T, HookError>>;
 impl State {
     /// A message of the plain protocol.
     pub(super) fn on_text(&mut self, slot: Slot, text: &str) {
-        if !self.spend_allowance(slot) {
-            self.counters.rate_exceeded += 1;
-            self.begin_close(slot, CloseCode::LimitExceeded);
-            return;
-        }
         let message = match message::parse(text) {
             Ok(message) => message,
             Err(ClientMessageError::NoEvent) => {
@@ -101,8 +95,8 @@ impl State {
         self.deliver_to(slot, "\"error\"", Some(&data));
     }
 
-    /// Takes one message from the connection's allowance, which refills with time.
-    fn spend_allowance(&mut self, slot: Slot) -> bool {
+    /// Takes one frame from the connection's allowance, which refills with time.
+    pub(super) fn spend_allowance(&mut self, slot: Slot) -> bool {
         let now = self.now();
         let rate = self.shared.config.message_rate_f32();
         let burst = self.shared.config.message_burst_f32();

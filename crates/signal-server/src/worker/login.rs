@@ -6,6 +6,8 @@
 //! come in one burst. What a late hook answers to a client that has gone is dropped. A login is bounded
 //! by the session's deadline for it.
 
+use std::fmt::Write as _;
+
 use signal_core::close::CloseCode;
 use signal_core::message::json_string;
 use tracing::{debug, error};
@@ -196,7 +198,7 @@ impl State {
             data.push_str(&json_string(user));
         }
         let time = humantime::format_rfc3339_millis(std::time::SystemTime::now());
-        data.push_str(&format!(",\"time\":\"{time}\""));
+        let _ = write!(data, ",\"time\":\"{time}\"");
         let handshake = session.details.as_mut().and_then(|details| details.handshake.take());
         if let Some(answer) = handshake {
             data.push_str(",\"serverPublicKey\":");

@@ -57,40 +57,22 @@ impl Memberships {
     /// Other workers that have members of a group at home here.
     pub(super) fn remotes(&self, kind: GroupKind, name: &str) -> WorkerSet {
         self.interests
-            .get(&(kind, name) as &dyn AsGroup)
+            .get(&GroupRef { kind, name })
             .map_or_else(WorkerSet::default, |interest| interest.remotes)
     }
 }
 
 /// A group by its parts, to look one up without building a key.
-trait AsGroup {
-    fn parts(&self) -> (GroupKind, &str);
+#[derive(Hash)]
+struct GroupRef<'a> {
+    // As in `GroupKey`, whose hash has to be the same.
+    kind: GroupKind,
+    name: &'a str,
 }
 
-impl AsGroup for GroupKey {
-    fn parts(&self) -> (GroupKind, &str) {
-        (self.kind, &self.name)
-    }
-}
-
-impl AsGroup for (GroupKind, &str) {
-    fn parts(&self) -> (GroupKind, &str) {
-        *self
-    }
-}
-
-impl std::hash::Hash for dyn AsGroup + '_ {
-    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        // As `GroupKey` derives it.
-        let (kind, name) = self.parts();
-        kind.hash(state);
-        name.hash(state);
-    }
-}
-
-impl hashbrown::Equivalent<GroupKey> for dyn AsGroup + '_ {
+impl hashbrown::Equivalent<GroupKey> for GroupRef<'_> {
     fn equivalent(&self, key: &GroupKey) -> bool {
-        self.parts() == key.parts()
+        self.kind == key.kind && *self.name == *key.name
     }
 }
 

@@ -27,12 +27,11 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use signal_core::channel::ChannelNames;
 use signal_core::close::CloseCode;
 use signal_core::id::ClientId;
 use slab::Slab;
@@ -205,6 +204,11 @@ impl Worker {
         &self.shared
     }
 
+    /// The channel on which its link hears itself.
+    pub(crate) fn probe_channel(&self) -> String {
+        self.shared.names.probe(&self.shared.instance.name, usize::from(self.id))
+    }
+
     /// The published state of its link.
     pub(crate) fn link_status(&self) -> Arc<LinkStatus> {
         self.shared.links[usize::from(self.id)].clone()
@@ -213,8 +217,10 @@ impl Worker {
     /// Does something with the state, then writes what is owed.
     pub(crate) fn turn<R>(&self, act: impl FnOnce(&mut State) -> R) -> R {
         let mut state = self.state.borrow_mut();
+        let watch = PanicWatch(&self.shared);
         let result = act(&mut state);
         state.end_turn();
+        drop(watch);
         result
     }
 
@@ -273,6 +279,18 @@ impl Worker {
     }
 }
 
+/// A runtime catches a task's panic, and the worker would go on with a state that nobody knows. An
+/// edge that has lost a worker must not look as if it were well, so the whole edge ends.
+struct PanicWatch<'a>(&'a Shared);
+
+impl Drop for PanicWatch<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.failed.notify_one();
+        }
+    }
+}
+
 // === impl State ===
 
 impl State {
@@ -297,16 +315,6 @@ impl State {
 
     fn now(&self) -> Tick {
         self.wheel.now()
-    }
-
-    /// The names of the bus' channels.
-    pub(crate) fn channel_names(&self) -> ChannelNames {
-        self.shared.names.clone()
-    }
-
-    /// The channel on which this worker's link hears itself.
-    pub(crate) fn probe_channel(&self) -> String {
-        self.shared.names.probe(&self.shared.instance.name, usize::from(self.id))
     }
 
     /// The published state of the link.
@@ -470,16 +478,15 @@ impl State {
     fn end_all(&mut self) -> JoinSet<()> {
         let slots: Vec<_> = self.sessions.iter().map(|(index, _)| index).collect();
         for index in slots {
-            self.finish(Slot(u32::try_from(index).expect("slots have 28 bits")));
+            let slot = Slot(u32::try_from(index).expect("slots have 28 bits"));
+            self.begin_close(slot, CloseCode::ServerShuttingDown);
+            self.finish(slot);
         }
         std::mem::take(&mut self.hook_tasks)
     }
 
-    fn connection_count(&self) -> &AtomicUsize {
-        &self.shared.connections[usize::from(self.id)]
-    }
-
     fn note_connection_count(&self) {
-        self.connection_count().store(self.sessions.len(), Ordering::Relaxed);
+        let count = &self.shared.connections[usize::from(self.id)];
+        count.store(self.sessions.len(), Ordering::Relaxed);
     }
 }

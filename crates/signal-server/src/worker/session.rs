@@ -323,6 +323,7 @@ impl State {
         let socket = self.sockets.remove(slot.0 as usize);
         let session = self.sessions.remove(slot.0 as usize);
         self.note_connection_count();
+        self.shared.give_back(self.id);
         let code = match socket.failure {
             Some(SendFailure::SlowConsumer) => Some(CloseCode::SlowConsumer.code()),
             _ => session.close,

@@ -94,12 +94,14 @@ struct Header {
     fin: bool,
     opcode: Opcode,
     mask: [u8; 4],
-    header_bytes: usize,
+    /// Bytes of the header itself, and of the payload behind it.
+    length: usize,
     payload_bytes: usize,
 }
 
 // === impl Parser ===
 
+#[expect(clippy::mut_mut, reason = "a cursor into the caller's buffer, moved forward")]
 impl Parser {
     /// Takes all of `input`, unmasking in place, and calls `on_event` for each event in it, until it
     /// breaks. `message_bytes_max` bounds a message over all its fragments.
@@ -147,7 +149,7 @@ impl Parser {
             *input = &mut [];
             return Ok(ControlFlow::Continue(()));
         };
-        let end = header.header_bytes + header.payload_bytes;
+        let end = header.length + header.payload_bytes;
         if input.len() < end {
             self.partial().frame.extend_from_slice(input);
             *input = &mut [];
@@ -155,7 +157,7 @@ impl Parser {
         }
         let (frame, rest) = std::mem::take(input).split_at_mut(end);
         *input = rest;
-        let payload = &mut frame[header.header_bytes..];
+        let payload = &mut frame[header.length..];
         fastwebsockets::unmask(payload, header.mask);
         self.handle(&header, payload, on_event)
     }
@@ -179,7 +181,7 @@ impl Parser {
             frame.push(*first);
             *input = rest;
         };
-        let end = header.header_bytes + header.payload_bytes;
+        let end = header.length + header.payload_bytes;
         let lacking = (end - frame.len()).min(input.len());
         let (piece, rest) = std::mem::take(input).split_at_mut(lacking);
         frame.extend_from_slice(piece);
@@ -188,7 +190,7 @@ impl Parser {
             self.partial().frame = frame;
             return Ok(ControlFlow::Continue(()));
         }
-        let payload = &mut frame[header.header_bytes..];
+        let payload = &mut frame[header.length..];
         fastwebsockets::unmask(payload, header.mask);
         self.handle(&header, payload, on_event)
     }
@@ -260,8 +262,9 @@ impl Parser {
         }
         let (payload_bytes, length_bytes) = match (short, extended) {
             (126, [a, b, ..]) => (u64::from(u16::from_be_bytes([*a, *b])), 2),
-            (127, [a, b, c, d, e, f, g, h, ..]) => {
-                (u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]), 8)
+            (127, [_, _, _, _, _, _, _, _, ..]) => {
+                let length = extended.first_chunk().expect("the pattern has eight bytes");
+                (u64::from_be_bytes(*length), 8)
             }
             (126 | 127, _) => return Ok(None),
             (short, _) => (u64::from(short), 0),
@@ -279,13 +282,11 @@ impl Parser {
         if !opcode.is_control() && payload_bytes > room {
             return Err(Violation::TooBig);
         }
-        let Some(&[a, b, c, d]) =
-            extended.get(length_bytes..length_bytes + 4).and_then(|mask| mask.first_chunk())
-        else {
+        let Some(&mask) = extended.get(length_bytes..).and_then(|rest| rest.first_chunk()) else {
             return Ok(None);
         };
-        let header_bytes = 2 + length_bytes + 4;
-        Ok(Some(Header { fin, opcode, mask: [a, b, c, d], header_bytes, payload_bytes }))
+        let length = 2 + length_bytes + 4;
+        Ok(Some(Header { fin, opcode, mask, length, payload_bytes }))
     }
 
     fn in_message(&self) -> bool {

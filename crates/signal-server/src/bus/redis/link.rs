@@ -13,6 +13,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use signal_core::channel::ChannelNames;
 use signal_core::redis::{RedisMode, RedisSettings};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -75,7 +76,7 @@ pub(crate) async fn run(worker: Rc<Worker>, settings: RedisSettings, probe_inter
                 worker.turn(|state| subscriptions(state).connected());
                 status.probed();
                 status.set(LinkState::Unconfirmed);
-                let mut connection = Connection::new(stream, probe_interval);
+                let mut connection = Connection::new(stream, &worker, probe_interval);
                 let error = connection.drive(&worker).await;
                 worker.turn(State::bus_lost);
                 status.set(LinkState::Down);
@@ -154,6 +155,9 @@ struct Connection {
     /// How much of `commands` Redis took.
     written: usize,
     probe: Probe,
+    names: ChannelNames,
+    /// The channel on which the link hears itself.
+    probe_channel: String,
     /// A channel's name, written anew for each comparison.
     name: String,
 }
@@ -172,7 +176,7 @@ struct Probe {
 // === impl Connection ===
 
 impl Connection {
-    fn new(stream: TcpStream, probe_interval: Duration) -> Self {
+    fn new(stream: TcpStream, worker: &Worker, probe_interval: Duration) -> Self {
         let mut interval = tokio::time::interval(probe_interval);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let probe = Probe { interval, number: 0, returned: true, missed: 0, heard: true };
@@ -185,6 +189,8 @@ impl Connection {
             commands: Vec::new(),
             written: 0,
             probe,
+            names: worker.shared().names.clone(),
+            probe_channel: worker.probe_channel(),
             name: String::new(),
         }
     }
@@ -298,17 +304,7 @@ impl Connection {
         subscribe: bool,
         channel: &[u8],
     ) -> Result<(), LinkError> {
-        let name = &mut self.name;
-        let probe = state.probe_channel();
-        let names = state.channel_names();
-        let outcome = subscriptions(state).answered(subscribe, |key| {
-            name.clear();
-            key.with_target(|target| match target {
-                Some(target) => names.write(target, name),
-                None => name.push_str(&probe),
-            });
-            name.as_bytes() == channel
-        });
+        let outcome = subscriptions(state).answered(subscribe, |key| self.name(key) == channel);
         expect_outcome(&outcome)?;
         if let Outcome::Confirmed(key) = outcome {
             state.bus_confirmed(&key);
@@ -330,7 +326,7 @@ impl Connection {
         self.probe.number += 1;
         write_command(&mut self.commands, 3);
         write_bulk(&mut self.commands, b"PUBLISH");
-        write_bulk(&mut self.commands, state.probe_channel().as_bytes());
+        write_bulk(&mut self.commands, self.probe_channel.as_bytes());
         write_bulk(&mut self.commands, self.probe.number.to_string().as_bytes());
         let subscriptions = subscriptions(state);
         subscriptions.probe_sent();
@@ -340,8 +336,6 @@ impl Connection {
 
     /// Moves what is to be (un)subscribed from the table to the socket's buffer.
     fn take_commands(&mut self, state: &mut State) {
-        let probe = state.probe_channel();
-        let names = state.channel_names();
         while self.commands.len() - self.written < WRITE_BYTES_MAX {
             let Some(command) = subscriptions(state).next_command() else { break };
             let (verb, keys): (&[u8], _) = match command {
@@ -351,15 +345,21 @@ impl Connection {
             write_command(&mut self.commands, 1 + keys.len());
             write_bulk(&mut self.commands, verb);
             for key in keys {
-                self.name.clear();
-                key.with_target(|target| match target {
-                    Some(target) => names.write(target, &mut self.name),
-                    None => self.name.push_str(&probe),
-                });
+                self.name(&key);
                 write_bulk(&mut self.commands, self.name.as_bytes());
             }
         }
         state.note_link_state();
+    }
+
+    /// A channel's name on the bus.
+    fn name(&mut self, key: &ChannelKey) -> &[u8] {
+        self.name.clear();
+        key.with_target(|target| match target {
+            Some(target) => self.names.write(target, &mut self.name),
+            None => self.name.push_str(&self.probe_channel),
+        });
+        self.name.as_bytes()
     }
 
     fn poll_write(
