@@ -33,7 +33,7 @@ fn run() -> Result<(), Failure> {
         .map_err(Failure::other)?;
     runtime.block_on(async {
         match name {
-            "demo" => cli::demo::run(&values).await,
+            "demo" => Box::pin(cli::demo::run(&values)).await,
             "emit" => cli::emit::run(arguments, &values).await,
             "tail" => cli::tail::run(arguments).await,
             "token" => cli::token::run(arguments, &values),

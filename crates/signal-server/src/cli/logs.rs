@@ -32,9 +32,9 @@ pub(crate) fn start(values: &Values, command: &str) -> Result<(), ConfigError> {
         .with_writer(std::io::stderr)
         .with_ansi(is_terminal);
     if is_text {
-        logs.init()
+        logs.init();
     } else {
-        logs.json().init()
+        logs.json().init();
     }
     Ok(())
 }
