@@ -22,7 +22,7 @@ pub(crate) fn check(bytes: &[u8]) {
         Ok(message) => {
             assert!(validity.is_ok());
             assert!(!message.event.is_empty());
-            for part in [message.data, message.id].into_iter().flatten() {
+            for part in [message.data, message.id.as_deref()].into_iter().flatten() {
                 assert!(text.contains(part));
                 assert_eq!(json::validate(part, JSON_DEPTH_MAX), Ok(part));
             }

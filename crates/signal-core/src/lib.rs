@@ -11,7 +11,8 @@
 //! - [`room`]: which room names a client may ask for;
 //! - [`channel`]: Redis channel names, plain and with a hash tag for sharded pub/sub;
 //! - [`json`]: a validating scanner that slices JSON text and never builds values;
-//! - [`message`]: the client wire;
+//! - [`message`]: the plain client wire;
+//! - [`v1`]: what the `signal.v1` subprotocols add to it;
 //! - [`envelope`]: the bus wire, as JSON and as `MessagePack`;
 //! - [`redis`]: the Redis settings that edges and producers share.
 
@@ -28,6 +29,10 @@ pub mod channel;
 pub mod json;
 
 pub mod message;
+
+mod msgpack;
+
+pub mod v1;
 
 pub mod envelope;
 

@@ -19,7 +19,7 @@ pub struct ClientMessage<'a> {
     /// The JSON text of `data`; `None` if there is no such member.
     pub data: Option<&'a str>,
     /// The JSON text of `id`, of any type; `None` if there is no such member.
-    pub id: Option<&'a str>,
+    pub id: Option<Cow<'a, str>>,
 }
 
 /// Why a text is no message.
@@ -39,7 +39,7 @@ pub fn parse(text: &str) -> Result<ClientMessage<'_>, ClientMessageError> {
     let [event, data, id] = json::members(text, &["event", "data", "id"])?;
     let event = event.and_then(json::unescape).filter(|event| !event.is_empty());
     let event = event.ok_or(ClientMessageError::NoEvent)?;
-    Ok(ClientMessage { event, data, id })
+    Ok(ClientMessage { event, data, id: id.map(Cow::Borrowed) })
 }
 
 /// Appends `{"event":E,"data":D}`, or `{"event":E}` without data.
