@@ -7,6 +7,9 @@ use signal_server::ws::parser::{Event, Parser, Violation};
 /// Small, so that the fuzzer meets it.
 const MESSAGE_BYTES_MAX: usize = 512;
 
+/// An event's opcode and payload.
+type Seen = (u8, Vec<u8>);
+
 /// Panics if it does not hold. The first byte says in which pieces the rest arrives.
 pub(crate) fn check(bytes: &[u8]) {
     let Some((piece, bytes)) = bytes.split_first() else { return };
@@ -15,7 +18,7 @@ pub(crate) fn check(bytes: &[u8]) {
 }
 
 /// The events, and how it ended.
-fn read(bytes: &[u8], piece: usize) -> (Vec<(u8, Vec<u8>)>, Result<(), Violation>) {
+fn read(bytes: &[u8], piece: usize) -> (Vec<Seen>, Result<(), Violation>) {
     let mut parser = Parser::default();
     let mut events = Vec::new();
     for piece in bytes.chunks(piece.max(1)) {

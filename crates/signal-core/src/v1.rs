@@ -276,8 +276,7 @@ mod tests {
 
     #[test]
     fn json_frames() {
-        let mut outgoing =
-            Outgoing { event_json: "\"e\"", data: Some("1.10"), to: None, id: None };
+        let mut outgoing = Outgoing { event_json: "\"e\"", data: Some("1.10"), to: None, id: None };
         assert_eq!(text(Variant::V1Json, &outgoing), r#"{"event":"e","data":1.10}"#);
         outgoing.to = Some(To::Room("a\"b"));
         outgoing.id = Some("\"7\"");
@@ -297,8 +296,12 @@ mod tests {
     #[test]
     fn a_msgpack_frame_byte_by_byte() {
         let mut out = Vec::new();
-        let outgoing =
-            Outgoing { event_json: "\"e\"", data: Some("1.10"), to: Some(To::Room("r")), id: Some("7") };
+        let outgoing = Outgoing {
+            event_json: "\"e\"",
+            data: Some("1.10"),
+            to: Some(To::Room("r")),
+            id: Some("7"),
+        };
         Variant::V1MsgPack.write(&mut out, &outgoing);
         let expected = b"\x84\xa5event\xa1e\xa4data\xc4\x041.10\xa2to\x81\xa4room\xa1r\xa2id\x07";
         assert_eq!(out, expected);

@@ -42,6 +42,8 @@ pub struct Counters {
     pub bus_decode_errors: BTreeMap<&'static str, u64>,
     /// Times at which messages may have been lost between bus and clients.
     pub bus_gaps: u64,
+    /// Clients that were told to reload, since messages may have been lost.
+    pub resyncs: u64,
     /// Ended connections by close code: Signal's or the peer's; 1006 without one, 0 for unknown ones.
     pub closes: BTreeMap<u16, u64>,
     /// What was sent.
@@ -124,6 +126,7 @@ impl Counters {
         self.hook_errors += other.hook_errors;
         self.bus_messages += other.bus_messages;
         self.bus_gaps += other.bus_gaps;
+        self.resyncs += other.resyncs;
         self.sent.frames += other.sent.frames;
         self.sent.bytes += other.sent.bytes;
         self.sent.writes += other.sent.writes;

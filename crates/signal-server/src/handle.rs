@@ -33,7 +33,7 @@ pub struct Publication<'a> {
     target: Target<'a>,
     event: Cow<'a, str>,
     data: Option<Cow<'a, str>>,
-    exclude: Vec<ClientId>,
+    exclude: Vec<String>,
 }
 
 /// What became of a message.
@@ -110,10 +110,11 @@ impl<'a> Publication<'a> {
         self
     }
 
-    /// Not to these clients. For rooms and broadcasts.
+    /// Not to these clients, by id; ids of TypeScript servers are as good as Signal's. For rooms and
+    /// broadcasts.
     #[must_use]
-    pub fn exclude(mut self, clients: impl IntoIterator<Item = ClientId>) -> Self {
-        self.exclude.extend(clients);
+    pub fn exclude(mut self, clients: impl IntoIterator<Item = impl ToString>) -> Self {
+        self.exclude.extend(clients.into_iter().map(|client| client.to_string()));
         self
     }
 }
@@ -263,7 +264,7 @@ impl SignalHandle {
         target: Target<'_>,
         event: &str,
         data: Option<&str>,
-        exclude: &[ClientId],
+        exclude: &[String],
     ) -> Result<Sent, SendError> {
         let (kind, name) = match target {
             Target::Broadcast => (Kind::Broadcast, None),
@@ -280,7 +281,7 @@ impl SignalHandle {
             target: name.map(Cow::Borrowed),
             event_json: Cow::Owned(event_json(event)?),
             data,
-            exclude: exclude.iter().map(|client| Cow::Owned(client.to_string())).collect(),
+            exclude: exclude.iter().map(|client| Cow::Borrowed(client.as_str())).collect(),
             id: None,
             ts: None,
             from: None,

@@ -22,6 +22,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use signal_core::close::CloseCode;
 use signal_core::id::ClientId;
@@ -89,6 +90,12 @@ pub struct Message {
     pub id: Option<String>,
 }
 
+/// What a message's handler answers: the `data` of the acknowledgement, where the client asked for one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reply {
+    json: Option<String>,
+}
+
 /// What a client is told after a handshake: the keys that end up in `connected`.
 #[derive(Clone, Debug)]
 pub struct HandshakeAnswer {
@@ -146,12 +153,13 @@ pub trait DisconnectHook: Send + Sync + 'static {
 
 /// Handles what clients send beside logging in, joining and leaving.
 pub trait MessageHandler: Send + Sync + 'static {
-    /// One message; those of one connection come one after another, in order.
+    /// One message; those of one connection come one after another, in order. Clients of `signal.v1`
+    /// that sent an id get the reply as the acknowledgement's data, or an error.
     fn handle(
         &self,
         client: Client,
         message: Message,
-    ) -> impl Future<Output = Result<(), HookError>> + Send;
+    ) -> impl Future<Output = Result<Reply, HookError>> + Send;
 }
 
 /// Agrees on keys with a client that is logging in.
@@ -195,7 +203,7 @@ pub(crate) type ConnectedFn = Arc<dyn Fn(Client) -> BoxFuture<Result<(), HookErr
 pub(crate) type DisconnectedFn =
     Arc<dyn Fn(Client, Option<CloseCode>) -> BoxFuture<Result<(), HookError>> + Send + Sync>;
 pub(crate) type MessageFn =
-    Arc<dyn Fn(Client, Message) -> BoxFuture<Result<(), HookError>> + Send + Sync>;
+    Arc<dyn Fn(Client, Message) -> BoxFuture<Result<Reply, HookError>> + Send + Sync>;
 pub(crate) type HandshakeFn = Arc<
     dyn Fn(Client, Credentials) -> BoxFuture<Result<Option<HandshakeAnswer>, HookError>>
         + Send
@@ -218,8 +226,9 @@ pub(crate) use erase;
 // === impl Credentials ===
 
 impl Credentials {
-    pub(crate) fn new(json: String) -> Self {
-        Self { json }
+    /// What a client sent; null and nothing count as `{}`.
+    pub(crate) fn of(data: Option<&str>) -> Self {
+        Self { json: data.filter(|data| *data != "null").unwrap_or("{}").to_owned() }
     }
 
     /// The JSON text of `data`; `{}` where the client sent null or nothing.
@@ -257,6 +266,26 @@ impl Message {
     /// Reads the data as a type of your own; absent data reads as `null`.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         serde_json::from_str(self.data.as_deref().unwrap_or("null"))
+    }
+}
+
+// === impl Reply ===
+
+impl Reply {
+    /// Data, as JSON.
+    pub fn data<T: Serialize + ?Sized>(data: &T) -> Result<Self, serde_json::Error> {
+        serde_json::to_string(data).map(|json| Self { json: Some(json) })
+    }
+
+    /// The JSON text; `null` if there is no data.
+    pub(crate) fn json(&self) -> &str {
+        self.json.as_deref().unwrap_or("null")
+    }
+}
+
+impl From<()> for Reply {
+    fn from((): ()) -> Self {
+        Self::default()
     }
 }
 
@@ -314,17 +343,19 @@ where
     }
 }
 
-impl<F, R> MessageHandler for F
+impl<F, R, T> MessageHandler for F
 where
     F: Fn(Client, Message) -> R + Send + Sync + 'static,
-    R: Future<Output = Result<(), HookError>> + Send,
+    R: Future<Output = Result<T, HookError>> + Send,
+    T: Into<Reply>,
 {
     fn handle(
         &self,
         client: Client,
         message: Message,
-    ) -> impl Future<Output = Result<(), HookError>> + Send {
-        self(client, message)
+    ) -> impl Future<Output = Result<Reply, HookError>> + Send {
+        let answer = self(client, message);
+        async { answer.await.map(Into::into) }
     }
 }
 

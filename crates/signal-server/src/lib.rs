@@ -48,6 +48,6 @@ pub mod ws;
 pub use self::bus::{PublishError, Published};
 pub use self::config::{Config, ConfigError};
 pub use self::handle::{Publication, SendError, Sent, SignalHandle};
-pub use self::hooks::{AuthError, Client, Credentials, Grant, HookError, Message};
+pub use self::hooks::{AuthError, Client, Credentials, Grant, HookError, Message, Reply};
 pub use self::server::{Signal, SignalBuilder, SignalError};
 pub use signal_core as core;

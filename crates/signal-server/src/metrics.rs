@@ -93,6 +93,7 @@ pub(crate) fn render(shared: &Shared, counts: &Counts) -> String {
         ("signal_hook_errors_total", "counter", "hooks that failed", counters.hook_errors),
         ("signal_bus_messages_total", "counter", "messages from the bus", counters.bus_messages),
         ("signal_bus_gaps_total", "counter", "possible losses on the way", counters.bus_gaps),
+        ("signal_resyncs_total", "counter", "clients told to reload", counters.resyncs),
         ("signal_rooms", "gauge", "rooms with members, per worker", counts.rooms),
         ("signal_users", "gauge", "users with connections, per worker", counts.users),
     ] {

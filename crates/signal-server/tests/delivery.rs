@@ -1,5 +1,7 @@
 //! Who gets what, in which order: on the in-process bus and on a real Redis with several edges.
 
+#![allow(clippy::large_futures, reason = "a test runs once")]
+
 mod support;
 
 use serde_json::json;

@@ -134,7 +134,7 @@ mod tests {
     fn claims() -> TokenClaims {
         TokenClaims {
             sub: "u-7".to_owned(),
-            exp: expiry(Duration::from_secs(60)),
+            exp: expiry(Duration::from_mins(1)),
             rooms: vec!["branch:*".to_owned()],
             iss: Some("issuer".to_owned()),
             aud: Some("audience".to_owned()),

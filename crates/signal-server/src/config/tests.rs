@@ -1,5 +1,7 @@
 //! Settings by table: what they mean, and what is said of those that mean nothing.
 
+use std::fmt::Write as _;
+
 use super::*;
 
 fn config(variables: &[(&str, &str)]) -> Result<Config, String> {
@@ -7,7 +9,7 @@ fn config(variables: &[(&str, &str)]) -> Result<Config, String> {
     let variables = [dev]
         .into_iter()
         .chain(variables.iter().copied())
-        .map(|(name, value)| (name.to_string(), value.to_string()));
+        .map(|(name, value)| (name.to_owned(), value.to_owned()));
     Values::from_variables(variables)
         .and_then(|values| Config::from_values(&values))
         .map_err(|error| error.to_string())
@@ -133,15 +135,13 @@ fn the_table_names_every_redis_variable_and_no_flag_twice() {
 #[test]
 fn the_readme_lists_every_setting_as_it_is() {
     let readme = include_str!("../../../../README.md");
-    let table: String = SETTINGS
-        .iter()
-        .map(|setting| {
-            let default = match setting.default {
-                "" => String::new(),
-                default => format!("`{default}`"),
-            };
-            format!("| `{}` | {default} | {} |\n", setting.name, setting.meaning)
-        })
-        .collect();
+    let mut table = String::new();
+    for setting in SETTINGS {
+        let default = match setting.default {
+            "" => String::new(),
+            default => format!("`{default}`"),
+        };
+        let _ = writeln!(table, "| `{}` | {default} | {} |", setting.name, setting.meaning);
+    }
     assert!(readme.contains(&table), "the table should be:\n{table}");
 }

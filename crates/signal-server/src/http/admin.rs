@@ -15,11 +15,10 @@ use hyper::header::AUTHORIZATION;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::json;
 use serde_json::value::RawValue;
 use signal_core::channel::Target;
-use signal_core::id::ClientId;
 use tracing::{debug, warn};
 
 use super::{Body, http_settings, json, respond_with, text};
@@ -46,10 +45,15 @@ struct Item<'a> {
     #[serde(default)]
     all: bool,
     event: String,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "present")]
     data: Option<&'a RawValue>,
     #[serde(default)]
     exclude: Option<Vec<String>>,
+}
+
+/// A value that is there, even if it is null.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 /// Serves the admin port until it is dropped.
@@ -181,13 +185,7 @@ async fn publish_item(shared: &Arc<Shared>, item: &Item<'_>) -> (StatusCode, ser
         (None, None, None, true) => Target::Broadcast,
         _ => return refuse("exactly one of room, user, client and all has to be given"),
     };
-    let mut exclude = Vec::new();
-    for id in item.exclude.iter().flatten() {
-        match ClientId::parse(id) {
-            Some(client) => exclude.push(client),
-            None => return refuse("exclude has an id that is no client's"),
-        }
-    }
+    let exclude = item.exclude.iter().flatten();
     let mut publication = Publication::to(target, item.event.as_str()).exclude(exclude);
     if let Some(data) = item.data {
         publication = publication.json(data);

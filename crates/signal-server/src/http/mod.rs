@@ -24,6 +24,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use signal_core::v1::Variant;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tracing::debug;
@@ -48,19 +49,20 @@ pub(crate) type Body = Full<Bytes>;
 
 /// Serves a connection of the client port until it is done, or a WebSocket.
 pub(crate) async fn serve(worker: Rc<Worker>, stream: std::net::TcpStream, address: SocketAddr) {
-    let Some((stream, mut early)) = serve_http(&worker, stream, address).await else {
+    let Some((stream, variant, mut early)) = serve_http(&worker, stream, address).await else {
         worker.shared().give_back(worker.id());
         return;
     };
-    worker.open(stream, &mut early);
+    worker.open(stream, variant, &mut early);
 }
 
-/// Serves requests; returns the socket, and what came behind the request, once it is upgraded.
+/// Serves requests; returns the socket, how its client wants frames, and what came behind the request,
+/// once it is upgraded.
 async fn serve_http(
     worker: &Worker,
     stream: std::net::TcpStream,
     address: SocketAddr,
-) -> Option<(TcpStream, Vec<u8>)> {
+) -> Option<(TcpStream, Variant, Vec<u8>)> {
     let stream = match TcpStream::from_std(stream) {
         Ok(stream) => stream,
         Err(error) => {
@@ -68,19 +70,19 @@ async fn serve_http(
             return None;
         }
     };
-    let upgraded = Rc::new(Cell::new(false));
+    let upgraded = Cell::new(None);
     let service = service_fn(|request: Request<Incoming>| {
-        let response = respond(worker.shared(), &request);
-        upgraded.set(response.status() == StatusCode::SWITCHING_PROTOCOLS);
+        let (response, variant) = respond(worker.shared(), &request);
+        upgraded.set(variant);
         std::future::ready(Ok::<_, Infallible>(response))
     });
     let mut connection = http_settings().serve_connection(TokioIo::new(stream), service);
     let outcome = poll_fn(|context| connection.poll_without_shutdown(context)).await;
     let parts = connection.into_parts();
     let mut stream = parts.io.into_inner();
-    if upgraded.get() && outcome.is_ok() {
+    if let (Some(variant), Ok(())) = (upgraded.get(), &outcome) {
         // A copy: the buffer is a part of hyper's, which would stay with it.
-        return Some((stream, parts.read_buf.to_vec()));
+        return Some((stream, variant, parts.read_buf.to_vec()));
     }
     if let Err(error) = outcome {
         debug!(%address, %error, "a request failed");
@@ -101,11 +103,19 @@ fn http_settings() -> http1::Builder {
     builder
 }
 
-fn respond(shared: &Shared, request: &Request<Incoming>) -> Response<Body> {
+/// The answer; with a variant if it is an upgrade.
+fn respond(shared: &Shared, request: &Request<Incoming>) -> (Response<Body>, Option<Variant>) {
     let path = request.uri().path();
     if path == shared.config.path {
-        return only_get(request).unwrap_or_else(|| upgrade::respond(shared, request));
+        return match only_get(request) {
+            Some(refusal) => (refusal, None),
+            None => upgrade::respond(shared, request),
+        };
     }
+    (respond_plain(shared, request, path), None)
+}
+
+fn respond_plain(shared: &Shared, request: &Request<Incoming>, path: &str) -> Response<Body> {
     let answer = match path {
         "/livez" => health::live(),
         "/readyz" => health::ready(shared),

@@ -11,6 +11,7 @@ use hyper::header::{
     SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use hyper::{Request, Response, StatusCode, Version};
+use signal_core::v1::Variant;
 use std::sync::atomic::Ordering;
 
 use super::{Body, text};
@@ -23,10 +24,14 @@ const RETRY_AFTER_SECONDS: &str = "5";
 /// Characters of a key: 16 bytes in base64.
 const KEY_CHARACTERS: usize = 24;
 
-pub(super) fn respond(shared: &Shared, request: &Request<Incoming>) -> Response<Body> {
+/// The answer; with the variant that the client is to be spoken to in, if it is accepted.
+pub(super) fn respond(
+    shared: &Shared,
+    request: &Request<Incoming>,
+) -> (Response<Body>, Option<Variant>) {
     match check(shared, request) {
         Ok(()) => accept(shared, request.headers()),
-        Err(refusal) => *refusal,
+        Err(refusal) => (*refusal, None),
     }
 }
 
@@ -61,25 +66,33 @@ fn check(shared: &Shared, request: &Request<Incoming>) -> Result<(), Box<Respons
     Ok(())
 }
 
-fn accept(shared: &Shared, headers: &HeaderMap) -> Response<Body> {
+fn accept(shared: &Shared, headers: &HeaderMap) -> (Response<Body>, Option<Variant>) {
     // The library only computes the answer to the key here; the connection is taken over elsewhere.
     let mut request = Request::new(());
     *request.headers_mut() = headers.clone();
     let Ok((response, _)) = upgrade(&mut request) else {
-        return text(StatusCode::BAD_REQUEST, "bad WebSocket handshake\n");
+        return (text(StatusCode::BAD_REQUEST, "bad WebSocket handshake\n"), None);
     };
     let mut response = response.map(|_| Body::default());
-    if let Some(protocol) = subprotocol(&shared.config.subprotocols, headers) {
+    let (variant, protocol) = subprotocol(&shared.config.subprotocols, headers);
+    if let Some(protocol) = protocol {
         response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, protocol);
     }
-    response
+    (response, Some(variant))
 }
 
-/// The first subprotocol that the client offers and the settings name.
-fn subprotocol(known: &[String], headers: &HeaderMap) -> Option<HeaderValue> {
+/// The first subprotocol that the client offers and that is known: of Signal, or named by the settings
+/// to mean the plain protocol. Without one it is the plain protocol.
+fn subprotocol(known: &[String], headers: &HeaderMap) -> (Variant, Option<HeaderValue>) {
     tokens(headers, &SEC_WEBSOCKET_PROTOCOL)
-        .find(|offered| known.iter().any(|name| name == offered))
-        .and_then(|name| HeaderValue::from_str(name).ok())
+        .find_map(|offered| {
+            let variant = match Variant::from_subprotocol(offered) {
+                None if known.iter().any(|name| name == offered) => Variant::Plain,
+                variant => variant?,
+            };
+            Some((variant, Some(HeaderValue::from_str(offered).ok()?)))
+        })
+        .unwrap_or_default()
 }
 
 /// A page may connect to the host that served it, or as the settings say. What sends no origin is no

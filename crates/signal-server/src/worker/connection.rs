@@ -13,6 +13,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use signal_core::close::CloseCode;
+use signal_core::message::{self, ClientMessageError};
+use signal_core::v1::{self, Variant};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, ReadBuf};
 use tracing::trace;
@@ -173,12 +175,15 @@ impl State {
             }
             Event::Ping(payload) => self.send_frame(slot, Opcode::Pong, payload),
             Event::Pong => {}
-            Event::Text(text) => self.on_text(slot, text),
+            Event::Text(text) => self.on_message(slot, message::parse(text)),
+            Event::Binary(bytes) if self.sockets[slot.0 as usize].variant == Variant::V1MsgPack => {
+                self.on_message(slot, v1::parse_msgpack(bytes));
+            }
             // A TypeScript server reads a binary frame as the text in it.
-            Event::Binary(bytes) => match std::str::from_utf8(bytes) {
-                Ok(text) => self.on_text(slot, text),
-                Err(_) => self.on_invalid(slot),
-            },
+            Event::Binary(bytes) => {
+                let text = std::str::from_utf8(bytes).map_err(|_| ClientMessageError::Invalid);
+                self.on_message(slot, text.and_then(message::parse));
+            }
         }
         ControlFlow::Continue(())
     }

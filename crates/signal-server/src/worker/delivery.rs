@@ -11,12 +11,14 @@ use std::sync::Arc;
 use signal_core::channel::{Channel, Target};
 use signal_core::envelope::Envelope;
 use signal_core::id::ClientId;
-use signal_core::message;
+use signal_core::v1::{Outgoing, To, Variant};
+use signal_core::{json, message};
 use tracing::warn;
 
 use super::directory::WorkerSet;
 use super::fanout::Range;
 use super::hub::{GroupKey, GroupKind, Slot};
+use super::resync::ResyncReason;
 use super::{Command, State};
 use crate::ws::frame::{HEADER_BYTES_MAX, Opcode, write_header};
 
@@ -28,6 +30,17 @@ pub(crate) struct Forward {
     exclude: Vec<ClientId>,
     event_json: Box<str>,
     data: Option<Box<str>>,
+    /// The producer's id of the message.
+    id: Option<Box<str>>,
+}
+
+/// What is delivered.
+#[derive(Clone, Copy)]
+pub(super) struct Delivery<'a> {
+    pub(super) event_json: &'a str,
+    pub(super) data: Option<&'a str>,
+    /// The producer's id of the message, as it is.
+    id: Option<&'a str>,
 }
 
 /// Who gets a message.
@@ -80,12 +93,15 @@ impl State {
     }
 
     fn route(&mut self, target: Target<'_>, envelope: &Envelope<'_>) {
-        let event_json = &*envelope.event_json;
-        let data = envelope.data;
+        let delivery = Delivery {
+            event_json: &envelope.event_json,
+            data: envelope.data,
+            id: envelope.id.as_deref(),
+        };
         match target {
             Target::Client(id) => {
                 if let Some(slot) = ClientId::parse(id).and_then(|client| self.find(client)) {
-                    self.deliver_to(slot, event_json, data);
+                    self.deliver_to(slot, To::Client, &delivery);
                 }
             }
             Target::Room(name) if let Some(client) = ClientId::parse(name) => {
@@ -95,21 +111,21 @@ impl State {
                     && !excluded
                     && self.session(slot).in_own_room
                 {
-                    self.deliver_to(slot, event_json, data);
+                    self.deliver_to(slot, To::Client, &delivery);
                 }
             }
             Target::Room(name) => {
                 let exclude = client_ids(envelope);
-                self.deliver(Members::Group(GroupKind::Room, name), event_json, data, &exclude);
+                self.deliver(Members::Group(GroupKind::Room, name), &delivery, &exclude);
                 self.forward(Some((GroupKind::Room, name)), envelope, exclude);
             }
             Target::User(id) => {
-                self.deliver(Members::Group(GroupKind::User, id), event_json, data, &[]);
+                self.deliver(Members::Group(GroupKind::User, id), &delivery, &[]);
                 self.forward(Some((GroupKind::User, id)), envelope, Vec::new());
             }
             Target::Broadcast => {
                 let exclude = client_ids(envelope);
-                self.deliver(Members::Everyone, event_json, data, &exclude);
+                self.deliver(Members::Everyone, &delivery, &exclude);
                 self.forward(None, envelope, exclude);
             }
         }
@@ -137,6 +153,7 @@ impl State {
             exclude,
             event_json: (*envelope.event_json).into(),
             data: envelope.data.map(Into::into),
+            id: envelope.id.as_deref().map(Into::into),
         });
         let bytes = forward.event_json.len() + forward.data.as_ref().map_or(0, |data| data.len());
         for worker in workers.iter() {
@@ -144,6 +161,8 @@ impl State {
             if self.shared.queues[usize::from(worker)].delivery(command, bytes).is_err() {
                 self.counters.bus_gaps += 1;
                 warn!(worker, "a worker's queue is full; a message is lost to its members");
+                let lost = Command::Resync(forward.group.clone(), ResyncReason::Overflow);
+                self.shared.queues[usize::from(worker)].control(lost);
             }
         }
     }
@@ -154,20 +173,24 @@ impl State {
             None => Members::Everyone,
             Some(key) => Members::Group(key.kind, &key.name),
         };
-        self.deliver(members, &forward.event_json, forward.data.as_deref(), &forward.exclude);
+        let delivery = Delivery {
+            event_json: &forward.event_json,
+            data: forward.data.as_deref(),
+            id: forward.id.as_deref(),
+        };
+        self.deliver(members, &delivery, &forward.exclude);
     }
 
     /// Queues a message for its members here: encoded once, no matter how many there are.
-    fn deliver(
-        &mut self,
-        members: Members<'_>,
-        event_json: &str,
-        data: Option<&str>,
-        exclude: &[ClientId],
-    ) {
-        let members = match members {
-            Members::Everyone => self.hub.everyone(),
-            Members::Group(kind, name) => self.hub.members(kind, name),
+    fn deliver(&mut self, members: Members<'_>, delivery: &Delivery<'_>, exclude: &[ClientId]) {
+        let (members, to) = match members {
+            Members::Everyone => (self.hub.everyone(), To::All),
+            Members::Group(GroupKind::Room, name) => {
+                (self.hub.members(GroupKind::Room, name), To::Room(name))
+            }
+            Members::Group(GroupKind::User, id) => {
+                (self.hub.members(GroupKind::User, id), To::User)
+            }
         };
         if members.is_empty() {
             return;
@@ -182,48 +205,84 @@ impl State {
             .map(|client| Slot(client.slot()))
             .collect();
         excluded.sort_unstable();
-        let range = self.fanout.encode(|out| write_delivery_frame(out, event_json, data));
-        self.fanout.queue_all(&mut self.sockets, members, &excluded, range);
+        self.fanout.queue_all(&mut self.sockets, members, &excluded, |variant, out| {
+            delivery.write_frame(variant, to, out);
+        });
         for slot in self.fanout.take_transformed() {
-            self.deliver_transformed(slot, event_json, data);
+            self.deliver_to(slot, to, delivery);
         }
     }
 
     /// Queues a message for one connection.
-    pub(super) fn deliver_to(&mut self, slot: Slot, event_json: &str, data: Option<&str>) {
-        if self.sockets[slot.0 as usize].transformed {
-            self.deliver_transformed(slot, event_json, data);
-            return;
-        }
-        let range = self.encode_delivery(event_json, data);
-        self.fanout.queue(&mut self.sockets, slot, range, true);
+    pub(super) fn deliver_to(&mut self, slot: Slot, to: To<'_>, delivery: &Delivery<'_>) {
+        let is_v1 = self.sockets[slot.0 as usize].variant.is_v1();
+        let id = delivery.id.filter(|_| is_v1).map(message::json_string);
+        self.say(slot, &delivery.outgoing(Some(to), id.as_deref()));
     }
 
-    /// Queues a message in the form that the embedder's transformer gives it for this client.
-    fn deliver_transformed(&mut self, slot: Slot, event_json: &str, data: Option<&str>) {
-        let transform = self.shared.hooks.transform.clone().expect("set with the socket's mark");
-        let event: String = serde_json::from_str(event_json).unwrap_or_default();
-        let range = match transform.transform(&self.client(slot), &event, data) {
-            Some(other) => {
-                let event_json = message::json_string(&other.event);
-                self.encode_delivery(&event_json, other.data.as_deref())
-            }
-            None => self.encode_delivery(event_json, data),
+    /// Queues anything for one connection.
+    pub(super) fn say(&mut self, slot: Slot, outgoing: &Outgoing<'_>) {
+        let socket = &self.sockets[slot.0 as usize];
+        let variant = socket.variant;
+        let range = if socket.transformed {
+            self.encode_transformed(slot, variant, outgoing)
+        } else {
+            self.fanout.encode(|out| write_message_frame(out, variant, outgoing))
         };
         self.fanout.queue(&mut self.sockets, slot, range, true);
     }
 
-    pub(super) fn encode_delivery(&mut self, event_json: &str, data: Option<&str>) -> Range {
-        self.fanout.encode(|out| write_delivery_frame(out, event_json, data))
+    /// Encodes a message in the form that the embedder's transformer gives it for this client.
+    fn encode_transformed(&mut self, slot: Slot, variant: Variant, plain: &Outgoing<'_>) -> Range {
+        let transform = self.shared.hooks.transform.clone().expect("set with the socket's mark");
+        let event = json::unescape(plain.event_json).unwrap_or_default();
+        let Some(other) = transform.transform(&self.client(slot), &event, plain.data) else {
+            return self.fanout.encode(|out| write_message_frame(out, variant, plain));
+        };
+        let event_json = message::json_string(&other.event);
+        let outgoing = Outgoing { event_json: &event_json, data: other.data.as_deref(), ..*plain };
+        self.fanout.encode(|out| write_message_frame(out, variant, &outgoing))
     }
 }
 
-/// Appends the frame of a delivery.
-pub(crate) fn write_delivery_frame(out: &mut Vec<u8>, event_json: &str, data: Option<&str>) {
-    let length = message::delivery_len(event_json, data);
-    out.reserve(HEADER_BYTES_MAX + length);
-    write_header(out, Opcode::Text, length);
-    message::write_delivery(out, event_json, data);
+// === impl Delivery ===
+
+impl<'a> Delivery<'a> {
+    /// Without a producer's id.
+    pub(super) fn new(event_json: &'a str, data: Option<&'a str>) -> Self {
+        Self { event_json, data, id: None }
+    }
+
+    fn outgoing<'b>(&self, to: Option<To<'b>>, id: Option<&'b str>) -> Outgoing<'b>
+    where
+        'a: 'b,
+    {
+        Outgoing { event_json: self.event_json, data: self.data, to, id }
+    }
+
+    /// Appends the frame for clients of a variant.
+    fn write_frame(&self, variant: Variant, to: To<'_>, out: &mut Vec<u8>) {
+        let id = self.id.filter(|_| variant.is_v1()).map(message::json_string);
+        write_message_frame(out, variant, &self.outgoing(Some(to), id.as_deref()));
+    }
+}
+
+/// Appends the frame of a message.
+pub(super) fn write_message_frame(out: &mut Vec<u8>, variant: Variant, outgoing: &Outgoing<'_>) {
+    if variant == Variant::Plain {
+        // The length is known beforehand, so the header goes first and nothing is copied twice.
+        let length = message::delivery_len(outgoing.event_json, outgoing.data);
+        out.reserve(HEADER_BYTES_MAX + length);
+        write_header(out, Opcode::Text, length);
+        variant.write(out, outgoing);
+        return;
+    }
+    let mut payload = Vec::new();
+    variant.write(&mut payload, outgoing);
+    let opcode = if variant.is_binary() { Opcode::Binary } else { Opcode::Text };
+    out.reserve(HEADER_BYTES_MAX + payload.len());
+    write_header(out, opcode, payload.len());
+    out.extend_from_slice(&payload);
 }
 
 /// The clients that a message is not for. Ids that are not Signal's are no client here.

@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 
 use bytes::Bytes;
+use signal_core::v1::Variant;
 use slab::Slab;
 use tokio::net::TcpStream;
 
@@ -60,6 +61,8 @@ pub(crate) struct Socket {
     in_backlog: bool,
     /// The outbox is held back by the session, not by the socket.
     pub(super) held: bool,
+    /// How frames for it are written.
+    pub(super) variant: Variant,
     /// Deliveries are transformed for this one alone (session encryption).
     pub(super) transformed: bool,
     /// What ended it from the sending side, until the session's task takes notice.
@@ -107,7 +110,7 @@ pub(crate) struct Fanout {
 
 impl Socket {
     /// A socket that is owed nothing.
-    pub(crate) fn new(stream: TcpStream) -> Self {
+    pub(crate) fn new(stream: TcpStream, variant: Variant) -> Self {
         Self {
             stream,
             last: Range::EMPTY,
@@ -117,6 +120,7 @@ impl Socket {
             in_current: false,
             in_backlog: false,
             held: false,
+            variant,
             transformed: false,
             failure: None,
         }
@@ -190,24 +194,30 @@ impl Fanout {
         Bytes::copy_from_slice(self.bytes(range))
     }
 
-    /// Queues a frame for members, save those excluded and those whose deliveries are transformed,
-    /// which are listed for [`Self::take_transformed`]. `excluded` is sorted.
+    /// Queues a message for members, save those excluded and those whose deliveries are transformed,
+    /// which are listed for [`Self::take_transformed`]. `encode` is asked once for each variant that a
+    /// member speaks. `excluded` is sorted.
     pub(crate) fn queue_all(
         &mut self,
         sockets: &mut Sockets,
         members: &[Slot],
         excluded: &[Slot],
-        range: Range,
+        encode: impl Fn(Variant, &mut Vec<u8>),
     ) {
         let small = members.len() <= SLICE_SOCKETS;
+        let mut ranges = [None; Variant::ALL.len()];
         for &slot in members {
             if !excluded.is_empty() && excluded.binary_search(&slot).is_ok() {
                 continue;
             }
-            if sockets.get(slot.0 as usize).is_some_and(|socket| socket.transformed) {
+            let Some(socket) = sockets.get(slot.0 as usize) else { continue };
+            if socket.transformed {
                 self.transformed.push(slot);
                 continue;
             }
+            let variant = socket.variant;
+            let range = *ranges[variant as usize]
+                .get_or_insert_with(|| self.encode(|out| encode(variant, out)));
             self.queue(sockets, slot, range, small);
         }
     }

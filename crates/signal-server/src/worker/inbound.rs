@@ -15,14 +15,17 @@ use futures_util::future::{FutureExt as _, LocalBoxFuture};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use signal_core::id::ClientId;
-use signal_core::message::{self, ClientMessageError, json_string};
+use signal_core::message::{ClientMessage, ClientMessageError, json_string};
 use signal_core::room;
+use signal_core::v1::ErrorCode;
 use tracing::warn;
 
 use super::State;
-use super::hub::{GroupKind, Slot};
+use super::answer::RequestId;
+use super::hub::{GroupKey, GroupKind, Slot};
+use super::joins::Joined;
 use super::session::Phase;
-use crate::hooks::{BoxFuture, HookError, Message};
+use crate::hooks::{AuthError, BoxFuture, Credentials, Grant, HookError, Message, Reply};
 
 /// Requests that may wait for a hook before the connection is not read any further.
 const INBOX_MESSAGES_MAX: usize = 64;
@@ -33,19 +36,29 @@ pub(super) struct Inbox {
     waiting: VecDeque<Request>,
 }
 
-/// What a logged-in client asks for.
+/// What a logged-in client asks for, and the id to answer it with.
 #[derive(Debug)]
-pub(super) enum Request {
+pub(super) struct Request {
+    kind: RequestKind,
+    id: RequestId,
+}
+
+#[derive(Debug)]
+enum RequestKind {
     Join(Vec<String>),
     Leave(Vec<String>),
+    Refresh(Credentials),
+    /// Leave the rooms that the client may not be in any more.
+    Recheck,
     Message(Message),
 }
 
 /// What a hook answered.
-#[derive(Debug)]
 enum Answer {
-    Join(Result<Vec<String>, HookError>),
-    Handled(Result<(), HookError>),
+    Join { denied: Vec<String>, allowed: Result<Vec<String>, HookError> },
+    Refresh(Result<Grant, AuthError>),
+    Recheck(Result<Vec<String>, HookError>),
+    Handled(Result<Reply, HookError>),
 }
 
 /// A hook's future that cannot panic.
@@ -54,45 +67,46 @@ pub(super) type Guarded<T> = LocalBoxFuture<'static, Result<T, HookError>>;
 // === impl State ===
 
 impl State {
-    /// A message of the plain protocol.
-    pub(super) fn on_text(&mut self, slot: Slot, text: &str) {
-        let message = match message::parse(text) {
+    /// A client's message, or why it is none.
+    pub(super) fn on_message(
+        &mut self,
+        slot: Slot,
+        message: Result<ClientMessage<'_>, ClientMessageError>,
+    ) {
+        let message = match message {
             Ok(message) => message,
             Err(ClientMessageError::NoEvent) => {
                 self.counters.messages_dropped += 1;
+                if self.sockets[slot.0 as usize].variant.is_v1() {
+                    self.fail(slot, &None, ErrorCode::InvalidMessage);
+                }
                 return;
             }
-            Err(_) => return self.on_invalid(slot),
+            Err(_) => {
+                self.counters.messages_invalid += 1;
+                return self.fail(slot, &None, ErrorCode::InvalidMessage);
+            }
         };
-        match (&*message.event, self.session(slot).phase) {
-            ("heartbeat", _) => {}
-            ("authenticate", _) => self.authenticate(slot, message.data),
+        let id: RequestId = message.id.map(|id| id.as_ref().into());
+        let kind = match (&*message.event, self.session(slot).phase) {
+            ("heartbeat", _) => return self.acknowledge(slot, &id, "null"),
+            ("authenticate", _) => return self.authenticate(slot, message.data, id),
             (_, Phase::Unauthorized | Phase::Authenticating) => {
-                self.send_error(slot, "Not authenticated");
+                return self.fail(slot, &id, ErrorCode::NotAuthenticated);
             }
-            (_, Phase::Closing) => {}
-            ("join", _) => self.request(slot, Request::Join(rooms(message.data))),
-            ("leave", _) => self.request(slot, Request::Leave(rooms(message.data))),
-            (_, Phase::Authenticated) => {
-                let message = Message {
-                    event: message.event.into_owned(),
-                    data: message.data.map(ToOwned::to_owned),
-                    id: message.id.map(ToOwned::to_owned),
-                };
-                self.request(slot, Request::Message(message));
+            (_, Phase::Closing) => return,
+            ("join", _) => RequestKind::Join(rooms(message.data)),
+            ("leave", _) => RequestKind::Leave(rooms(message.data)),
+            ("refresh", _) if self.sockets[slot.0 as usize].variant.is_v1() => {
+                RequestKind::Refresh(Credentials::of(message.data))
             }
-        }
-    }
-
-    pub(super) fn on_invalid(&mut self, slot: Slot) {
-        self.counters.messages_invalid += 1;
-        self.send_error(slot, "Invalid message format");
-    }
-
-    /// Sends `error` with a message.
-    pub(super) fn send_error(&mut self, slot: Slot, message: &str) {
-        let data = format!("{{\"message\":{}}}", json_string(message));
-        self.deliver_to(slot, "\"error\"", Some(&data));
+            (_, Phase::Authenticated) => RequestKind::Message(Message {
+                event: message.event.into_owned(),
+                data: message.data.map(ToOwned::to_owned),
+                id: id.as_deref().map(ToOwned::to_owned),
+            }),
+        };
+        self.request(slot, Request { kind, id });
     }
 
     /// Takes one frame from the connection's allowance, which refills with time.
@@ -107,7 +121,7 @@ impl State {
         session.allowance >= 0.0
     }
 
-    fn request(&mut self, slot: Slot, request: Request) {
+    pub(super) fn request(&mut self, slot: Slot, request: Request) {
         let inbox = self.session(slot).details.as_mut().and_then(|details| details.inbox.as_mut());
         if let Some(inbox) = inbox {
             inbox.waiting.push_back(request);
@@ -115,7 +129,7 @@ impl State {
             self.session(slot).is_paused = full;
             return;
         }
-        let Some(future) = self.act(slot, request) else { return };
+        let Some((future, mut id)) = self.act(slot, request) else { return };
         self.session(slot).details().inbox = Some(Inbox::default());
         let client = self.session(slot).client;
         let worker = self.worker.clone();
@@ -124,9 +138,9 @@ impl State {
             loop {
                 let answer = future.await;
                 let Some(worker) = worker.upgrade() else { return };
-                let next = worker.turn(|state| state.answered(slot, client, answer));
+                let next = worker.turn(|state| state.answered(slot, client, answer, id));
                 match next {
-                    Some(next) => future = next,
+                    Some(next) => (future, id) = next,
                     None => return,
                 }
             }
@@ -139,16 +153,20 @@ impl State {
         slot: Slot,
         client: ClientId,
         answer: Result<Answer, HookError>,
-    ) -> Option<Guarded<Answer>> {
+        id: RequestId,
+    ) -> Option<(Guarded<Answer>, RequestId)> {
         let current = self.sessions.get(slot.0 as usize).is_some_and(|session| {
             session.client == client && session.phase == Phase::Authenticated
         });
         if !current {
             return None;
         }
-        self.apply(slot, answer);
+        self.apply(slot, answer, id);
         loop {
             let session = self.session(slot);
+            if !session.is_online() {
+                return None;
+            }
             let inbox = session.details.as_mut().and_then(|details| details.inbox.as_mut())?;
             let Some(request) = inbox.waiting.pop_front() else {
                 session.details().inbox = None;
@@ -172,34 +190,54 @@ impl State {
     }
 
     /// Acts on a request; returns the hook's future if it has to be waited for.
-    fn act(&mut self, slot: Slot, request: Request) -> Option<Guarded<Answer>> {
-        let future: BoxFuture<Answer> = match request {
-            Request::Join(rooms) => {
-                let rooms = self.askable(slot, rooms);
-                if rooms.is_empty() {
-                    return None;
-                }
-                let Some(allow) = self.shared.hooks.allow.clone() else {
-                    self.join_by_pattern(slot, &rooms);
+    fn act(&mut self, slot: Slot, request: Request) -> Option<(Guarded<Answer>, RequestId)> {
+        let Request { kind, id } = request;
+        let future: BoxFuture<Answer> = match kind {
+            RequestKind::Join(rooms) => {
+                let (rooms, denied) = self.askable(slot, rooms);
+                let allow = self.shared.hooks.allow.clone();
+                let Some(allow) = allow.filter(|_| !rooms.is_empty()) else {
+                    let allowed = Ok(self.allowed_by_pattern(slot, &rooms));
+                    let denied = without(rooms, denied, &allowed);
+                    self.apply(slot, Ok(Answer::Join { denied, allowed }), id);
                     return None;
                 };
                 let answer = allow(self.client(slot), rooms.clone());
                 Box::pin(async move {
-                    Answer::Join(answer.await.map(|mut allowed| {
+                    let allowed = answer.await.map(|mut allowed| {
                         allowed.retain(|room| rooms.contains(room));
                         allowed
-                    }))
+                    });
+                    Answer::Join { denied: without(rooms, denied, &allowed), allowed }
                 })
             }
-            Request::Leave(rooms) => {
-                for room in rooms {
-                    self.leave_room(slot, &room);
-                }
+            RequestKind::Leave(rooms) => {
+                let left: Vec<_> =
+                    rooms.into_iter().filter(|room| self.leave_room(slot, room)).collect();
+                let left: Vec<_> = left.iter().map(|room| json_string(room)).collect();
+                self.acknowledge(slot, &id, &format!("{{\"rooms\":[{}]}}", left.join(",")));
                 return None;
             }
-            Request::Message(message) => {
+            RequestKind::Refresh(credentials) => {
+                let authenticate = self.shared.hooks.authenticate.clone().expect("set when bound");
+                let answer = authenticate(self.session(slot).client, credentials);
+                Box::pin(async move { Answer::Refresh(answer.await) })
+            }
+            RequestKind::Recheck => {
+                let rooms = self.requested_rooms(slot);
+                let allow = self.shared.hooks.allow.clone();
+                let Some(allow) = allow.filter(|_| !rooms.is_empty()) else {
+                    let allowed = self.allowed_by_pattern(slot, &rooms);
+                    self.apply(slot, Ok(Answer::Recheck(Ok(allowed))), None);
+                    return None;
+                };
+                let answer = allow(self.client(slot), rooms);
+                Box::pin(async move { Answer::Recheck(answer.await) })
+            }
+            RequestKind::Message(message) => {
                 let Some(handle) = self.shared.hooks.message.clone() else {
                     self.counters.messages_unhandled += 1;
+                    self.fail(slot, &id, ErrorCode::Unsupported);
                     return None;
                 };
                 let answer = handle(self.client(slot), message);
@@ -208,76 +246,100 @@ impl State {
         };
         match poll_once(future) {
             Ok(answer) => {
-                self.apply(slot, answer);
+                self.apply(slot, answer, id);
                 None
             }
-            Err(future) => Some(future),
+            Err(future) => Some((future, id)),
         }
     }
 
-    fn apply(&mut self, slot: Slot, answer: Result<Answer, HookError>) {
+    fn apply(&mut self, slot: Slot, answer: Result<Answer, HookError>, id: RequestId) {
         match answer {
-            Ok(Answer::Join(Ok(rooms))) => {
-                for room in rooms {
-                    self.join_requested(slot, &room);
+            Ok(Answer::Join { mut denied, allowed: Ok(allowed) }) => {
+                let mut joined = Joined::default();
+                for room in allowed {
+                    match self.join_requested(slot, &room) {
+                        None => denied.push(room),
+                        Some(confirmed) => {
+                            if !confirmed {
+                                joined.unconfirmed.push(GroupKey::room(&room));
+                            }
+                            joined.rooms.push(room);
+                        }
+                    }
+                }
+                self.counters.joins_denied += denied.len() as u64;
+                joined.denied = denied;
+                self.acknowledge_join(slot, id, joined);
+            }
+            Ok(Answer::Refresh(outcome)) => {
+                let accepted = outcome.is_ok();
+                self.refreshed(slot, &id, outcome);
+                if accepted {
+                    self.request(slot, Request { kind: RequestKind::Recheck, id: None });
                 }
             }
-            Ok(Answer::Handled(Ok(()))) => {}
-            Ok(Answer::Join(Err(error)) | Answer::Handled(Err(error))) | Err(error) => {
+            Ok(Answer::Recheck(Ok(allowed))) => {
+                for room in self.requested_rooms(slot) {
+                    if !allowed.contains(&room) {
+                        self.leave_room(slot, &room);
+                    }
+                }
+            }
+            Ok(Answer::Handled(Ok(reply))) => self.acknowledge(slot, &id, reply.json()),
+            Ok(
+                Answer::Join { allowed: Err(error), .. }
+                | Answer::Recheck(Err(error))
+                | Answer::Handled(Err(error)),
+            )
+            | Err(error) => {
                 self.counters.hook_errors += 1;
                 warn!(client = %self.session(slot).client, %error, "hook failed");
+                self.fail(slot, &id, ErrorCode::Failed);
             }
         }
     }
 
-    /// Those of the rooms that a policy may be asked for.
-    fn askable(&mut self, slot: Slot, rooms: Vec<String>) -> Vec<String> {
+    /// Those of the rooms that a policy may be asked for, and the others.
+    fn askable(&mut self, slot: Slot, rooms: Vec<String>) -> (Vec<String>, Vec<String>) {
         let client = self.session(slot).client;
-        let asked = rooms.len();
-        let rooms: Vec<_> = rooms
-            .into_iter()
-            .filter(|room| {
-                room::validate_requested(room).is_ok() || ClientId::parse(room) == Some(client)
-            })
-            .collect();
-        self.counters.joins_denied += (asked - rooms.len()) as u64;
-        rooms
+        rooms.into_iter().partition(|room| {
+            room::validate_requested(room).is_ok() || ClientId::parse(room) == Some(client)
+        })
     }
 
-    /// Joins those that the settings or the client's credentials allow.
-    fn join_by_pattern(&mut self, slot: Slot, rooms: &[String]) {
-        let shared = self.shared.clone();
-        for room in rooms {
-            let session = &self.sessions[slot.0 as usize];
-            let own = session.details.as_ref().map_or(&[][..], |details| &details.rooms);
-            let user = session.user.as_deref();
-            if shared.config.rooms.iter().chain(own).any(|pattern| pattern.matches(room, user)) {
-                self.join_requested(slot, room);
-            } else {
-                self.counters.joins_denied += 1;
-            }
-        }
+    /// Those that the settings or the client's credentials allow.
+    fn allowed_by_pattern(&self, slot: Slot, rooms: &[String]) -> Vec<String> {
+        let session = &self.sessions[slot.0 as usize];
+        let own = session.details.as_ref().map_or(&[][..], |details| &details.rooms);
+        let user = session.user.as_deref();
+        let patterns = || self.shared.config.rooms.iter().chain(own);
+        let allowed = |room: &&String| patterns().any(|pattern| pattern.matches(room, user));
+        rooms.iter().filter(allowed).cloned().collect()
     }
 
-    /// Joins a room that the policy allowed, within the bound on rooms.
-    fn join_requested(&mut self, slot: Slot, room: &str) {
-        let shared = self.shared.clone();
-        let is_default =
-            |name: &str| shared.config.default_rooms.iter().any(|room| **room == *name);
-        let joined = self
-            .hub
+    /// The rooms that the client is in because it asked: neither default nor assigned.
+    fn requested_rooms(&self, slot: Slot) -> Vec<String> {
+        let details = self.sessions[slot.0 as usize].details.as_ref();
+        let assigned = details.map_or(&[][..], |details| &details.assigned);
+        let given = || self.shared.config.default_rooms.iter().chain(assigned);
+        self.hub
             .groups_of(slot)
-            .filter(|key| key.kind == GroupKind::Room && !is_default(&key.name))
-            .count();
-        let is_free = is_default(room) || ClientId::parse(room).is_some();
-        if !is_free
-            && joined >= shared.config.max_rooms
-            && !self.hub.is_member(slot, GroupKind::Room, room)
-        {
-            self.counters.joins_denied += 1;
-            return;
+            .filter(|key| key.kind == GroupKind::Room && !given().any(|room| **room == *key.name))
+            .map(|key| key.name.to_string())
+            .collect()
+    }
+
+    /// Joins a room that the policy allowed, within the bound on rooms: `None` beyond it, else whether
+    /// the bus has confirmed it.
+    fn join_requested(&mut self, slot: Slot, room: &str) -> Option<bool> {
+        let is_free = self.shared.config.default_rooms.iter().any(|name| name == room)
+            || ClientId::parse(room).is_some()
+            || self.hub.is_member(slot, GroupKind::Room, room);
+        if !is_free && self.requested_rooms(slot).len() >= self.shared.config.max_rooms {
+            return None;
         }
-        self.enter_room(slot, room);
+        self.enter_room(slot, room)
     }
 
     /// Runs a hook that nobody waits for.
@@ -298,6 +360,18 @@ impl State {
             }
         }
     }
+}
+
+/// The denied rooms: `denied`, and those of `rooms` that are not allowed.
+fn without(
+    rooms: Vec<String>,
+    mut denied: Vec<String>,
+    allowed: &Result<Vec<String>, HookError>,
+) -> Vec<String> {
+    if let Ok(allowed) = allowed {
+        denied.extend(rooms.into_iter().filter(|room| !allowed.contains(room)));
+    }
+    denied
 }
 
 /// The strings in `rooms` of a request's data; whatever else is there is passed over.

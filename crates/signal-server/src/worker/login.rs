@@ -7,36 +7,40 @@
 //! by the session's deadline for it.
 
 use std::fmt::Write as _;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use signal_core::close::CloseCode;
 use signal_core::message::json_string;
+use signal_core::v1::{ErrorCode, Outgoing, Variant};
 use tracing::{debug, error};
 
 use super::State;
+use super::answer::RequestId;
+use super::delivery::write_message_frame;
 use super::hub::{GroupKey, GroupKind, Slot};
 use super::inbound::poll_once;
 use super::session::Phase;
+use super::wheel::Tick;
 use crate::bus::ChannelKey;
 use crate::config::Encryption;
 use crate::hooks::{AuthError, BoxFuture, Credentials, Grant, HandshakeAnswer, HookError};
 
 impl State {
     /// A client sent `authenticate`.
-    pub(super) fn authenticate(&mut self, slot: Slot, data: Option<&str>) {
+    pub(super) fn authenticate(&mut self, slot: Slot, data: Option<&str>, id: RequestId) {
         if self.session(slot).phase != Phase::Unauthorized {
-            self.send_error(slot, "Already authenticated");
+            self.fail(slot, &id, ErrorCode::AlreadyAuthenticated);
             return;
         }
         self.enter_phase(slot, Phase::Authenticating);
-        let data = data.filter(|data| *data != "null").unwrap_or("{}");
-        let credentials = Credentials::new(data.to_owned());
+        let credentials = Credentials::of(data);
         let client = self.session(slot).client;
         let authenticate =
             self.shared.hooks.authenticate.clone().expect("set when the edge is bound");
         let future = authenticate(client, credentials.clone());
         self.go_on(slot, future, |state, slot, outcome| {
             let outcome = outcome.unwrap_or_else(|error| Err(AuthError::Failed(error)));
-            state.authenticated(slot, outcome, credentials);
+            state.authenticated(slot, outcome, credentials, id);
         });
     }
 
@@ -73,6 +77,7 @@ impl State {
         slot: Slot,
         outcome: Result<Grant, AuthError>,
         credentials: Credentials,
+        id: RequestId,
     ) {
         let client = self.session(slot).client;
         let grant = match outcome {
@@ -80,34 +85,28 @@ impl State {
             Err(AuthError::Rejected(reason)) => {
                 debug!(%client, reason, "login rejected");
                 self.counters.logins_rejected += 1;
-                return self.refuse(
-                    slot,
-                    Some("Authentication failed"),
-                    CloseCode::AuthenticationFailed,
-                );
+                let error = Some(ErrorCode::AuthenticationFailed);
+                return self.refuse(slot, &id, error, CloseCode::AuthenticationFailed);
             }
             Err(AuthError::Failed(source)) => {
                 error!(%client, error = %source, "authenticator failed");
                 self.counters.logins_failed += 1;
-                return self.refuse(
-                    slot,
-                    Some("Authentication error"),
-                    CloseCode::AuthenticationFailed,
-                );
+                let error = Some(ErrorCode::AuthenticationError);
+                return self.refuse(slot, &id, error, CloseCode::AuthenticationFailed);
             }
         };
         let encryption = self.shared.config.encryption;
         match self.shared.hooks.handshake.clone() {
-            _ if encryption == Encryption::Off => self.log_in(slot, grant, None),
-            None if encryption == Encryption::Optional => self.log_in(slot, grant, None),
+            _ if encryption == Encryption::Off => self.log_in(slot, grant, None, id),
+            None if encryption == Encryption::Optional => self.log_in(slot, grant, None, id),
             None => {
                 error!("encryption is required, but no handshake is set up");
-                self.refuse(slot, None, CloseCode::EncryptionRequired);
+                self.refuse(slot, &id, None, CloseCode::EncryptionRequired);
             }
             Some(handshake) => {
                 let future = handshake(self.client(slot), credentials);
                 self.go_on(slot, future, move |state, slot, outcome| {
-                    state.shaken_hands(slot, grant, outcome.and_then(|outcome| outcome));
+                    state.shaken_hands(slot, grant, outcome.and_then(|outcome| outcome), id);
                 });
             }
         }
@@ -118,57 +117,61 @@ impl State {
         slot: Slot,
         grant: Grant,
         outcome: Result<Option<HandshakeAnswer>, HookError>,
+        id: RequestId,
     ) {
         let required = self.shared.config.encryption == Encryption::Required;
         match outcome {
             Ok(None) if required => {
-                self.refuse(
-                    slot,
-                    Some("Encryption handshake failed"),
-                    CloseCode::EncryptionRequired,
-                );
+                let error = Some(ErrorCode::EncryptionFailed);
+                self.refuse(slot, &id, error, CloseCode::EncryptionRequired);
             }
-            Ok(answer) => self.log_in(slot, grant, answer),
+            Ok(answer) => self.log_in(slot, grant, answer, id),
             Err(source) => {
                 error!(error = %source, "handshake failed");
-                self.refuse(slot, Some("Authentication error"), CloseCode::AuthenticationFailed);
+                let error = Some(ErrorCode::AuthenticationError);
+                self.refuse(slot, &id, error, CloseCode::AuthenticationFailed);
             }
         }
     }
 
-    fn refuse(&mut self, slot: Slot, error: Option<&str>, code: CloseCode) {
+    fn refuse(&mut self, slot: Slot, id: &RequestId, error: Option<ErrorCode>, code: CloseCode) {
         if let Some(error) = error {
-            self.send_error(slot, error);
+            self.fail(slot, id, error);
         }
         self.begin_close(slot, code);
     }
 
     /// The client is in: indexed, in its rooms, and answered as soon as the bus has confirmed.
-    fn log_in(&mut self, slot: Slot, grant: Grant, handshake: Option<HandshakeAnswer>) {
-        let Grant { user_id, rooms, join, metadata, expires: _ } = grant;
+    fn log_in(
+        &mut self,
+        slot: Slot,
+        grant: Grant,
+        handshake: Option<HandshakeAnswer>,
+        id: RequestId,
+    ) {
+        let Grant { user_id, rooms, join, metadata, expires } = grant;
         let session = self.session(slot);
         session.user = user_id.map(Into::into);
         session.in_own_room = true;
-        if !rooms.is_empty() || metadata.is_some() || handshake.is_some() {
+        session.is_login_pending = true;
+        let transformed = handshake.is_some();
+        if !rooms.is_empty()
+            || !join.is_empty()
+            || metadata.is_some()
+            || transformed
+            || id.is_some()
+        {
             let details = session.details();
             details.rooms = rooms;
+            details.assigned = join;
             details.metadata = metadata.map(Into::into);
             details.handshake = handshake;
+            details.login = id;
         }
-        let user = session.user.clone().filter(|user| !user.is_empty());
-        let transformed =
-            session.details.as_ref().is_some_and(|details| details.handshake.is_some());
+        self.set_expiry(slot, expires);
         self.hub.admit(slot);
         self.enter_phase(slot, Phase::Authenticated);
-        self.listen_for_client(slot);
-        let shared = self.shared.clone();
-        let rooms = shared.config.default_rooms.iter().chain(&join);
-        let groups = rooms.map(|room| (GroupKind::Room, room.as_str()));
-        for (kind, name) in groups.chain(user.as_deref().map(|user| (GroupKind::User, user))) {
-            if !self.enter_group(slot, kind, name) {
-                self.wait_for(slot, ChannelKey::Group(GroupKey { kind, name: name.into() }));
-            }
-        }
+        self.enter_first_groups(slot);
         if self.session(slot).awaiting > 0 {
             self.fanout.hold(&mut self.sockets, slot);
             self.arm(slot);
@@ -178,41 +181,141 @@ impl State {
         self.sockets[slot.0 as usize].transformed =
             transformed && self.shared.hooks.transform.is_some();
         self.counters.logins += 1;
-        if let Some(hook) = shared.hooks.connected.as_ref() {
+        if let Some(hook) = self.shared.hooks.connected.clone() {
             let future = hook(self.client(slot));
             self.run_hook("connected", future);
         }
     }
 
+    /// Notes when the credentials end.
+    fn set_expiry(&mut self, slot: Slot, expires: Option<SystemTime>) {
+        let tick = expires.map_or(Tick(u32::MAX), |expires| self.tick_of(expires));
+        let session = self.session(slot);
+        session.set_expiry(tick);
+        let since_epoch = expires.and_then(|expires| expires.duration_since(UNIX_EPOCH).ok());
+        match since_epoch.map(|since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)) {
+            None if session.details.is_none() => {}
+            milliseconds => session.details().expires = milliseconds,
+        }
+    }
+
+    /// A client renews its credentials in place: the same user, other rights, another end.
+    pub(super) fn refreshed(
+        &mut self,
+        slot: Slot,
+        id: &RequestId,
+        outcome: Result<Grant, AuthError>,
+    ) {
+        let session = self.session(slot);
+        let grant = match outcome {
+            Ok(grant) if grant.user_id.as_deref() == session.user.as_deref() => grant,
+            Ok(_) | Err(AuthError::Rejected(_)) => {
+                self.counters.logins_rejected += 1;
+                return self.fail(slot, id, ErrorCode::AuthenticationFailed);
+            }
+            Err(AuthError::Failed(source)) => {
+                error!(error = %source, "authenticator failed");
+                self.counters.logins_failed += 1;
+                return self.fail(slot, id, ErrorCode::AuthenticationError);
+            }
+        };
+        let details = session.details();
+        details.rooms = grant.rooms;
+        if let Some(metadata) = grant.metadata {
+            details.metadata = Some(metadata.into());
+        }
+        self.set_expiry(slot, grant.expires);
+        self.arm(slot);
+        let expires = self.session(slot).details().expires;
+        let data = expires.map_or("{}".to_owned(), |expires| format!("{{\"expires\":{expires}}}"));
+        self.acknowledge(slot, id, &data);
+    }
+
+    /// The default rooms, those that the credentials assign, and the user's group.
+    fn enter_first_groups(&mut self, slot: Slot) {
+        self.listen_for_client(slot);
+        let shared = self.shared.clone();
+        let assigned = self.session(slot).details.as_ref().map(|details| details.assigned.clone());
+        let assigned = assigned.unwrap_or_default();
+        let rooms = shared.config.default_rooms.iter().chain(&assigned);
+        let groups = rooms.map(|room| (GroupKind::Room, room.as_str()));
+        let user = self.session(slot).user.clone().filter(|user| !user.is_empty());
+        for (kind, name) in groups.chain(user.as_deref().map(|user| (GroupKind::User, user))) {
+            if !self.enter_group(slot, kind, name) {
+                self.wait_for(slot, ChannelKey::Group(GroupKey { kind, name: name.into() }));
+            }
+        }
+    }
+
     /// Sends `connected`, ahead of what was held back for it.
     pub(super) fn answer_login(&mut self, slot: Slot) {
+        let variant = self.sockets[slot.0 as usize].variant;
         let session = self.session(slot);
-        if session.awaiting > 0 {
+        session.is_login_pending = false;
+        session.is_degraded = session.awaiting > 0;
+        if session.is_degraded {
             debug!(client = %session.client, "login is answered before the bus has confirmed");
-            self.stop_waiting(slot);
         }
-        let session = self.session(slot);
-        let mut data = format!("{{\"id\":\"{}\"", session.client);
-        if let Some(user) = &session.user {
-            data.push_str(",\"userId\":");
-            data.push_str(&json_string(user));
-        }
-        let time = humantime::format_rfc3339_millis(std::time::SystemTime::now());
-        let _ = write!(data, ",\"time\":\"{time}\"");
-        let handshake = session.details.as_mut().and_then(|details| details.handshake.take());
-        if let Some(answer) = handshake {
-            data.push_str(",\"serverPublicKey\":");
-            data.push_str(&json_string(&answer.server_public_key));
-            data.push_str(",\"salt\":");
-            data.push_str(&json_string(&answer.salt));
-        }
-        data.push('}');
-        let range = self.encode_delivery("\"connected\"", Some(&data));
+        let details = session.details.as_mut();
+        let (handshake, id) = details
+            .map(|details| (details.handshake.take(), details.login.take()))
+            .unwrap_or_default();
+        let data = self.connected_data(slot, variant, handshake);
+        let outgoing = Outgoing {
+            event_json: "\"connected\"",
+            data: Some(&data),
+            to: None,
+            id: id.as_deref().filter(|_| variant.is_v1()),
+        };
+        let range = self.fanout.encode(|out| write_message_frame(out, variant, &outgoing));
         if self.sockets[slot.0 as usize].held {
             self.fanout.release(&mut self.sockets, slot, range);
         } else {
             self.fanout.queue(&mut self.sockets, slot, range, true);
         }
         self.arm(slot);
+    }
+
+    fn connected_data(
+        &mut self,
+        slot: Slot,
+        variant: Variant,
+        handshake: Option<HandshakeAnswer>,
+    ) -> String {
+        let shared = self.shared.clone();
+        let session = self.session(slot);
+        let mut data = format!("{{\"id\":\"{}\"", session.client);
+        if let Some(user) = &session.user {
+            let _ = write!(data, ",\"userId\":{}", json_string(user));
+        }
+        let time = humantime::format_rfc3339_millis(SystemTime::now());
+        let _ = write!(data, ",\"time\":\"{time}\"");
+        if let Some(answer) = handshake {
+            let (key, salt) = (json_string(&answer.server_public_key), json_string(&answer.salt));
+            let _ = write!(data, ",\"serverPublicKey\":{key},\"salt\":{salt}");
+        }
+        if variant.is_v1() {
+            let config = &shared.config;
+            let _ = write!(
+                data,
+                ",\"server\":{{\"instance\":\"{}\",\"version\":\"{}\"}},\"heartbeat\":{}",
+                shared.instance.name,
+                env!("CARGO_PKG_VERSION"),
+                config.heartbeat_timeout.as_millis(),
+            );
+            if let Some(expires) = session.details.as_ref().and_then(|details| details.expires) {
+                let _ = write!(data, ",\"expires\":{expires}");
+            }
+            let _ = write!(
+                data,
+                ",\"limits\":{{\"message\":{},\"rooms\":{}}}",
+                config.max_message, config.max_rooms,
+            );
+            if session.is_degraded {
+                data.push_str(",\"degraded\":true");
+            }
+        }
+        data.push('}');
+        data
     }
 }

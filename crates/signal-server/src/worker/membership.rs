@@ -14,6 +14,7 @@ use signal_core::id::ClientId;
 
 use super::directory::{WorkerId, WorkerSet};
 use super::hub::{GroupKey, GroupKind, Joined, Slot};
+use super::resync::ResyncReason;
 use super::wheel::Tick;
 use super::{Command, State};
 use crate::bus::{ChannelKey, Link};
@@ -27,8 +28,17 @@ pub(super) struct Memberships {
     lingering: VecDeque<(Tick, GroupKey)>,
     /// Groups with members here whose home, another worker, has not confirmed them yet.
     unconfirmed: HashSet<GroupKey>,
-    /// Logins whose answer waits for a channel.
-    waiting: HashMap<ChannelKey, Vec<Slot>>,
+    /// Whose answer waits for a channel.
+    waiting: HashMap<ChannelKey, Vec<Waiter>>,
+}
+
+/// Whose answer waits for the bus to confirm a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Waiter {
+    /// A login.
+    Login(Slot),
+    /// A join, by its place in the worker's table.
+    Join(u32),
 }
 
 #[derive(Debug, Default)]
@@ -52,6 +62,19 @@ impl Memberships {
     /// Channels that logins wait for.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.len() + self.unconfirmed.len()
+    }
+
+    pub(super) fn add_waiter(&mut self, key: ChannelKey, waiter: Waiter) {
+        self.waiting.entry(key).or_default().push(waiter);
+    }
+
+    pub(super) fn remove_waiter(&mut self, key: &ChannelKey, waiter: Waiter) {
+        if let Some(waiters) = self.waiting.get_mut(key) {
+            waiters.retain(|waiting| *waiting != waiter);
+            if waiters.is_empty() {
+                self.waiting.remove(key);
+            }
+        }
     }
 
     /// Other workers that have members of a group at home here.
@@ -107,27 +130,32 @@ impl State {
         }
     }
 
-    /// Makes a connection a member of a room, its own included.
-    pub(super) fn enter_room(&mut self, slot: Slot, room: &str) {
+    /// Makes a connection a member of a room, its own included; returns whether the bus has confirmed
+    /// it, or `None` if it is another client's own: nobody enters that, whoever asks for it.
+    pub(super) fn enter_room(&mut self, slot: Slot, room: &str) -> Option<bool> {
         match ClientId::parse(room) {
-            None => {
-                self.enter_group(slot, GroupKind::Room, room);
-            }
+            None => Some(self.enter_group(slot, GroupKind::Room, room)),
             Some(client) if client == self.session(slot).client => {
                 self.session(slot).in_own_room = true;
+                Some(true)
             }
-            // Nobody enters another client's room, whoever asks for it.
-            Some(_) => self.counters.joins_denied += 1,
+            Some(_) => {
+                self.counters.joins_denied += 1;
+                None
+            }
         }
     }
 
-    /// Ends a connection's membership of a room, its own included.
-    pub(super) fn leave_room(&mut self, slot: Slot, room: &str) {
+    /// Ends a connection's membership of a room, its own included; returns whether there was one.
+    pub(super) fn leave_room(&mut self, slot: Slot, room: &str) -> bool {
         if ClientId::parse(room) == Some(self.session(slot).client) {
-            self.session(slot).in_own_room = false;
-        } else if let Some(key) = self.hub.leave(slot, GroupKind::Room, room) {
+            return std::mem::take(&mut self.session(slot).in_own_room);
+        }
+        let was_member = self.hub.is_member(slot, GroupKind::Room, room);
+        if let Some(key) = self.hub.leave(slot, GroupKind::Room, room) {
             self.last_member(key);
         }
+        was_member
     }
 
     /// Takes a connection out of every index.
@@ -136,6 +164,7 @@ impl State {
             return;
         }
         self.stop_waiting(slot);
+        self.forget_joins(slot);
         let client = self.session(slot).client;
         self.session(slot).in_own_room = false;
         self.link.unwant(&ChannelKey::Client(client));
@@ -243,7 +272,7 @@ impl State {
 
     /// Has the answer to a login wait for a channel.
     pub(super) fn wait_for(&mut self, slot: Slot, key: ChannelKey) {
-        self.memberships.waiting.entry(key).or_default().push(slot);
+        self.memberships.add_waiter(key, Waiter::Login(slot));
         self.session(slot).awaiting += 1;
     }
 
@@ -257,12 +286,7 @@ impl State {
         let keys: Vec<_> =
             groups.chain([ChannelKey::Client(client), ChannelKey::OwnRoom(client)]).collect();
         for key in keys {
-            if let Some(slots) = self.memberships.waiting.get_mut(&key) {
-                slots.retain(|waiting| *waiting != slot);
-                if slots.is_empty() {
-                    self.memberships.waiting.remove(&key);
-                }
-            }
+            self.memberships.remove_waiter(&key, Waiter::Login(slot));
         }
     }
 
@@ -284,12 +308,36 @@ impl State {
         if let ChannelKey::Group(group) = key {
             self.memberships.unconfirmed.remove(group);
         }
-        for slot in self.memberships.waiting.remove(key).unwrap_or_default() {
-            let session = self.session(slot);
-            session.awaiting -= 1;
-            if session.awaiting == 0 {
-                self.answer_login(slot);
+        for waiter in self.memberships.waiting.remove(key).unwrap_or_default() {
+            match (waiter, key) {
+                (Waiter::Login(slot), _) => self.login_confirmed(slot),
+                (Waiter::Join(join), ChannelKey::Group(group)) => self.join_confirmed(join, group),
+                (Waiter::Join(_), _) => unreachable!("a join waits for groups"),
             }
+        }
+    }
+
+    /// The bus confirmed one of the channels that a login waits for.
+    fn login_confirmed(&mut self, slot: Slot) {
+        let session = self.session(slot);
+        session.awaiting -= 1;
+        if session.awaiting > 0 {
+            return;
+        }
+        if session.is_login_pending {
+            self.answer_login(slot);
+        } else if std::mem::take(&mut session.is_degraded) {
+            self.resync_client(slot, None, "confirmed");
+        }
+    }
+
+    /// The link is up, and knows nothing yet: whatever was published before is lost.
+    pub(crate) fn bus_connected(&mut self) {
+        if let Link::Redis(subscriptions) = &mut self.link {
+            subscriptions.connected();
+        }
+        for queue in &self.shared.queues {
+            queue.control(Command::Resync(None, ResyncReason::Bus));
         }
     }
 

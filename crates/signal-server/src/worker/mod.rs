@@ -10,15 +10,18 @@
 //! writes it. Around it: [`connection`] reads what clients send, [`login`] and [`inbound`] act on it,
 //! [`membership`] tells the bus what to listen to, [`session`] and [`wheel`] watch the time.
 
+mod answer;
 mod connection;
 pub(crate) mod delivery;
 pub(crate) mod directory;
 pub(crate) mod fanout;
 pub(crate) mod hub;
 mod inbound;
+mod joins;
 mod login;
 pub(crate) mod membership;
 pub(crate) mod queue;
+mod resync;
 mod session;
 pub(crate) mod wheel;
 
@@ -34,16 +37,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use signal_core::close::CloseCode;
 use signal_core::id::ClientId;
+use signal_core::v1::{To, Variant};
 use slab::Slab;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
-use self::delivery::Forward;
+use self::delivery::{Delivery, Forward};
 use self::directory::WorkerId;
 use self::fanout::{Fanout, Sockets};
 use self::hub::{GroupKey, Hub, Slot};
+use self::joins::Joins;
 use self::membership::Memberships;
+use self::resync::{ResyncReason, Resyncs};
 use self::session::Session;
 use self::wheel::{TICK, Tick, Wheel};
 use crate::bus::{Link, LinkState, LinkStatus, redis};
@@ -52,6 +58,9 @@ use crate::server::Shared;
 
 /// Bytes of one read from a client.
 const SCRATCH_BYTES: usize = 64 * 1024;
+
+/// Clients that are told to come back do so spread over this time.
+const RECONNECT_SPREAD: Duration = Duration::from_secs(2);
 
 /// Hooks still running when a worker ends have this long.
 const HOOKS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -87,6 +96,8 @@ pub(crate) enum Command {
     Leave { client: ClientId, room: String, found: oneshot::Sender<bool> },
     /// Closes a client; answers whether it is here.
     Close { client: ClientId, code: CloseCode, found: oneshot::Sender<bool> },
+    /// Messages for a group (`None`: for everyone) may have been lost on their way here.
+    Resync(Option<GroupKey>, ResyncReason),
     /// Asks for numbers.
     Count(oneshot::Sender<Counts>),
     /// Closes every connection, spread over a time.
@@ -115,6 +126,8 @@ pub(crate) struct State {
     sessions: Slab<Session>,
     fanout: Fanout,
     memberships: Memberships,
+    joins: Joins,
+    resyncs: Resyncs,
     pub(crate) link: Link,
     wheel: Wheel,
     drain: Option<Drain>,
@@ -180,6 +193,8 @@ impl Worker {
                 sessions: Slab::new(),
                 fanout: Fanout::new(shared.config.max_outbox),
                 memberships: Memberships::default(),
+                joins: Joins::default(),
+                resyncs: Resyncs::default(),
                 link,
                 wheel: Wheel::default(),
                 drain: None,
@@ -225,8 +240,13 @@ impl Worker {
     }
 
     /// A TCP connection has become a WebSocket; `early` is what came behind the request.
-    pub(crate) fn open(self: &Rc<Self>, stream: tokio::net::TcpStream, early: &mut [u8]) {
-        let slot = self.turn(|state| state.open(stream));
+    pub(crate) fn open(
+        self: &Rc<Self>,
+        stream: tokio::net::TcpStream,
+        variant: Variant,
+        early: &mut [u8],
+    ) {
+        let slot = self.turn(|state| state.open(stream, variant));
         let ended = self.turn(|state| state.receive(slot, early).is_break());
         if ended {
             self.turn(|state| state.finish(slot));
@@ -364,7 +384,8 @@ impl State {
             Command::Send { client, event_json, data, found } => {
                 let slot = self.find(client);
                 if let Some(slot) = slot {
-                    self.deliver_to(slot, &event_json, data.as_deref());
+                    let delivery = Delivery::new(&event_json, data.as_deref());
+                    self.deliver_to(slot, To::Client, &delivery);
                 }
                 let _ = found.send(slot.is_some());
             }
@@ -389,6 +410,7 @@ impl State {
                 }
                 let _ = found.send(slot.is_some());
             }
+            Command::Resync(group, reason) => self.resync_later(group, reason),
             Command::Count(answer) => {
                 let _ = answer.send(self.count());
             }
@@ -409,6 +431,8 @@ impl State {
             self.on_timer(slot, at);
         }
         self.end_lingering();
+        self.end_waiting_joins();
+        self.announce_resyncs();
         self.drain_some();
         while self.hook_tasks.try_join_next().is_some() {}
     }
@@ -443,8 +467,22 @@ impl State {
             drain.closed += slots.len();
         }
         for slot in slots {
-            self.begin_close(slot, CloseCode::ServerShuttingDown);
+            self.say_goodbye(slot);
         }
+    }
+
+    /// Closes a connection since the edge drains; clients of `signal.v1` are told when to come back.
+    fn say_goodbye(&mut self, slot: Slot) {
+        if !self.sockets[slot.0 as usize].variant.is_v1() {
+            self.begin_close(slot, CloseCode::ServerShuttingDown);
+            return;
+        }
+        if self.session(slot).is_online() {
+            let spread = RECONNECT_SPREAD.mul_f64(crate::random::fraction()).as_millis();
+            let data = format!("{{\"reason\":\"draining\",\"retryAfterMs\":{spread}}}");
+            self.notify(slot, "\"goodbye\"", &data);
+        }
+        self.begin_close(slot, CloseCode::Draining);
     }
 
     /// Numbers as they are now, and what became of the hub's indexes.
@@ -455,7 +493,7 @@ impl State {
             rooms: 0,
             users: 0,
             interests: self.memberships.interests(),
-            waiting: self.memberships.waiting(),
+            waiting: self.memberships.waiting() + self.joins.len(),
             channels_wanted,
             channels_confirmed,
             outbox_bytes: self.sockets.iter().map(|(_, socket)| socket.queued_bytes() as u64).sum(),
@@ -479,7 +517,7 @@ impl State {
         let slots: Vec<_> = self.sessions.iter().map(|(index, _)| index).collect();
         for index in slots {
             let slot = Slot(u32::try_from(index).expect("slots have 28 bits"));
-            self.begin_close(slot, CloseCode::ServerShuttingDown);
+            self.say_goodbye(slot);
             self.finish(slot);
         }
         std::mem::take(&mut self.hook_tasks)

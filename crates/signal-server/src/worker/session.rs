@@ -7,14 +7,16 @@
 
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use signal_core::close::CloseCode;
 use signal_core::id::ClientId;
+use signal_core::v1::Variant;
 use tokio::net::TcpStream;
 use tracing::debug;
 
 use super::State;
+use super::answer::RequestId;
 use super::fanout::{SendFailure, Socket};
 use super::hub::Slot;
 use super::inbound::Inbox;
@@ -35,6 +37,12 @@ const AUTHENTICATING_FACTOR: u32 = 3;
 
 /// A login is answered after this long even if the bus has not confirmed its channels.
 const CONFIRMATION_TIMEOUT: Duration = Duration::from_millis(900);
+
+/// A client is told this long before its credentials end, so that it can get new ones.
+const EXPIRING_NOTICE: Duration = Duration::from_mins(1);
+
+/// Credentials that have ended close the connection after this.
+const EXPIRY_GRACE: Duration = Duration::from_secs(5);
 
 /// Where a connection stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,8 +74,16 @@ pub(super) struct Session {
     pub(super) user: Option<Arc<str>>,
     /// What few connections have.
     pub(super) details: Option<Box<Details>>,
-    /// Channels that the answer to the login still waits for.
+    /// The login is not answered yet.
+    pub(super) is_login_pending: bool,
+    /// The login was answered before the bus had confirmed all that it waits for.
+    pub(super) is_degraded: bool,
+    /// The client was told that its credentials end.
+    is_told_expiring: bool,
+    /// Channels of the login that the bus has not confirmed.
     pub(super) awaiting: u16,
+    /// When the credentials end.
+    expires: Tick,
     opened: Tick,
     /// When the phase began.
     since: Tick,
@@ -86,8 +102,16 @@ pub(super) struct Session {
 pub(super) struct Details {
     /// Rooms it may join beside those that everyone may.
     pub(super) rooms: Vec<RoomPattern>,
+    /// Rooms that its credentials put it into.
+    pub(super) assigned: Vec<String>,
+    /// Acknowledgements of joins that wait for the bus, in the worker's table.
+    pub(super) joins: Vec<u32>,
     pub(super) metadata: Option<Arc<serde_json::Value>>,
     pub(super) handshake: Option<HandshakeAnswer>,
+    /// The id of the request that logged in, until it is answered.
+    pub(super) login: RequestId,
+    /// When the credentials end, in milliseconds since the Unix epoch.
+    pub(super) expires: Option<u64>,
     /// Present while a hook is under way.
     pub(super) inbox: Option<Inbox>,
 }
@@ -124,6 +148,20 @@ impl Session {
         }
     }
 
+    /// When something is due because the credentials end.
+    fn credentials_deadline(&self) -> Tick {
+        match self.is_told_expiring {
+            true => self.expires.after(EXPIRY_GRACE),
+            false => self.expires.before(EXPIRING_NOTICE),
+        }
+    }
+
+    /// Notes when the credentials end.
+    pub(super) fn set_expiry(&mut self, expires: Tick) {
+        self.expires = expires;
+        self.is_told_expiring = false;
+    }
+
     pub(super) fn set_waker(&mut self, waker: &Waker) {
         if self.waker.is_none() {
             self.waker = Some(waker.clone());
@@ -135,7 +173,7 @@ impl Session {
 
 impl State {
     /// Takes a new connection in.
-    pub(super) fn open(&mut self, stream: TcpStream) -> Slot {
+    pub(super) fn open(&mut self, stream: TcpStream, variant: Variant) -> Slot {
         let now = self.now();
         let entry = self.sessions.vacant_entry();
         let slot = Slot(u32::try_from(entry.key()).expect("slots have 28 bits"));
@@ -152,7 +190,11 @@ impl State {
             parser: Parser::default(),
             user: None,
             details: None,
+            is_login_pending: false,
+            is_degraded: false,
+            is_told_expiring: false,
             awaiting: 0,
+            expires: Tick(u32::MAX),
             opened: now,
             since: now,
             last_activity: now,
@@ -162,7 +204,7 @@ impl State {
             allowance_at: now,
             waker: None,
         });
-        let socket = self.sockets.insert(Socket::new(stream));
+        let socket = self.sockets.insert(Socket::new(stream, variant));
         assert_eq!(socket, slot.0 as usize, "sockets and sessions share their slots");
         self.counters.opened += 1;
         self.note_connection_count();
@@ -220,12 +262,13 @@ impl State {
             Phase::Authenticating => {
                 session.since.after(config.auth_timeout.saturating_mul(AUTHENTICATING_FACTOR))
             }
-            Phase::Authenticated if session.awaiting > 0 => {
+            Phase::Authenticated if session.is_login_pending => {
                 session.since.after(CONFIRMATION_TIMEOUT)
             }
-            Phase::Authenticated => {
-                session.next_ping.min(session.last_activity.after(config.heartbeat_timeout))
-            }
+            Phase::Authenticated => session
+                .next_ping
+                .min(session.last_activity.after(config.heartbeat_timeout))
+                .min(session.credentials_deadline()),
             Phase::Closing => {
                 session.since.after(match self.sockets[slot.0 as usize].is_blocked() {
                     true => BLOCKED_CLOSE_TIMEOUT,
@@ -256,7 +299,7 @@ impl State {
             Phase::Unauthorized | Phase::Authenticating => {
                 self.begin_close(slot, CloseCode::AuthenticationTimeout);
             }
-            Phase::Authenticated if session.awaiting > 0 => self.answer_login(slot),
+            Phase::Authenticated if session.is_login_pending => self.answer_login(slot),
             Phase::Authenticated => {
                 let silent_since = session.last_activity;
                 let timeout = self.shared.config.heartbeat_timeout;
@@ -273,8 +316,36 @@ impl State {
                     session.next_ping = next_ping;
                     self.send_frame(slot, Opcode::Ping, &[]);
                 }
+                self.check_credentials(slot);
             }
             Phase::Closing => self.cut(slot),
+        }
+    }
+
+    /// The tick at which a time of the clock comes.
+    pub(super) fn tick_of(&self, time: SystemTime) -> Tick {
+        match time.duration_since(SystemTime::now()) {
+            Ok(remaining) => self.now().after(remaining),
+            Err(_) => self.now(),
+        }
+    }
+
+    /// Tells the client that its credentials end, and closes it when they have.
+    fn check_credentials(&mut self, slot: Slot) {
+        let now = self.now();
+        let is_v1 = self.sockets[slot.0 as usize].variant.is_v1();
+        let session = self.session(slot);
+        if session.credentials_deadline() > now {
+            return;
+        }
+        if session.is_told_expiring {
+            self.begin_close(slot, CloseCode::CredentialsRevoked);
+            return;
+        }
+        session.is_told_expiring = true;
+        let milliseconds = session.expires.since(now).as_millis();
+        if is_v1 {
+            self.notify(slot, "\"expiring\"", &format!("{{\"in\":{milliseconds}}}"));
         }
     }
 
@@ -297,7 +368,7 @@ impl State {
         self.forget(slot);
         let session = self.session(slot);
         session.close = Some(code);
-        session.awaiting = 0;
+        session.is_login_pending = false;
         let socket = &mut self.sockets[slot.0 as usize];
         if std::mem::take(&mut socket.held) {
             // What was held back goes out before the Close frame, by the connection's task.

@@ -39,6 +39,13 @@ impl Tick {
         Self(self.0.saturating_add(u32::try_from(ticks).unwrap_or(u32::MAX)).saturating_add(1))
     }
 
+    /// This point less a duration.
+    #[must_use]
+    pub(crate) fn before(self, duration: Duration) -> Self {
+        let ticks = duration.as_millis() / TICK.as_millis();
+        Self(self.0.saturating_sub(u32::try_from(ticks).unwrap_or(u32::MAX)))
+    }
+
     /// The time from `earlier` to this point; zero if it is not earlier.
     pub(crate) fn since(self, earlier: Self) -> Duration {
         TICK * self.0.saturating_sub(earlier.0)

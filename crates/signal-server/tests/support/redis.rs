@@ -1,5 +1,6 @@
 //! A real Redis on a port of its own, which tests may stop, start, pause and look into.
 
+use std::fmt::Write as _;
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 
@@ -80,7 +81,7 @@ impl Redis {
             within("redis", TcpStream::connect(("127.0.0.1", self.port))).await.expect("it runs");
         let mut command = format!("*{}\r\n", arguments.len());
         for argument in arguments {
-            command.push_str(&format!("${}\r\n{argument}\r\n", argument.len()));
+            let _ = write!(command, "${}\r\n{argument}\r\n", argument.len());
         }
         // The answer to this ends the answer to the other.
         command.push_str("*2\r\n$4\r\nECHO\r\n$8\r\n-=done=-\r\n");

@@ -1,6 +1,7 @@
 //! A client of the plain protocol that can also send what no client should.
 
 use std::collections::VecDeque;
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
@@ -64,6 +65,37 @@ impl Socket {
         assert!(head.starts_with("HTTP/1.1 101 "), "refused: {head}");
         socket.id = String::new();
         socket
+    }
+
+    /// Opens a WebSocket with a subprotocol, which must be accepted.
+    pub async fn connect_as(address: SocketAddr, subprotocol: &str) -> Self {
+        let request = upgrade("/ws", &[("Sec-WebSocket-Protocol", subprotocol)]);
+        let (socket, head) = Self::open(address, &request).await;
+        let accepted = format!("sec-websocket-protocol: {subprotocol}\r\n");
+        assert!(head.starts_with("HTTP/1.1 101 ") && head.contains(&accepted), "refused: {head}");
+        socket
+    }
+
+    /// Sends a message and waits for what answers its id; returns the event and the data.
+    pub async fn ask(&mut self, message: Value) -> (String, Value) {
+        self.send(&message).await;
+        let mut aside = VecDeque::new();
+        let answer = loop {
+            let frame = self.next().await;
+            let Frame::Text(text) = &frame else {
+                assert_ne!(frame, Frame::End, "the connection ended");
+                continue;
+            };
+            let mut answer: Value = serde_json::from_str(text).expect("a message is JSON");
+            if answer["id"] == message["id"] {
+                let event = answer["event"].as_str().expect("an event").to_owned();
+                break (event, answer["data"].take());
+            }
+            aside.push_back(frame);
+        };
+        aside.append(&mut self.aside);
+        self.aside = aside;
+        answer
     }
 
     /// Sends a request's head and reads the answer's.
@@ -255,14 +287,8 @@ impl Socket {
 
     /// Cancel safe: a read either happened whole or not at all.
     async fn fill(&mut self) -> bool {
-        let mut chunk = [0; 16 * 1024];
-        match self.stream.read(&mut chunk).await {
-            Ok(0) | Err(_) => false,
-            Ok(count) => {
-                self.buffer.extend_from_slice(&chunk[..count]);
-                true
-            }
-        }
+        self.buffer.reserve(16 * 1024);
+        matches!(self.stream.read_buf(&mut self.buffer).await, Ok(count) if count > 0)
     }
 
     fn take_frame(&mut self) -> Option<Frame> {
@@ -304,7 +330,7 @@ pub fn upgrade(path: &str, headers: &[(&str, &str)]) -> String {
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
     );
     for (name, value) in headers {
-        request.push_str(&format!("{name}: {value}\r\n"));
+        let _ = write!(request, "{name}: {value}\r\n");
     }
     request.push_str("\r\n");
     request

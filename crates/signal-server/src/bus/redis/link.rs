@@ -73,13 +73,13 @@ pub(crate) async fn run(worker: Rc<Worker>, settings: RedisSettings, probe_inter
         let error = match connect(&settings).await {
             Ok(stream) => {
                 info!(worker = worker.id(), "bus link connected");
-                worker.turn(|state| subscriptions(state).connected());
                 status.probed();
                 status.set(LinkState::Unconfirmed);
+                worker.turn(State::bus_connected);
                 let mut connection = Connection::new(stream, &worker, probe_interval);
                 let error = connection.drive(&worker).await;
-                worker.turn(State::bus_lost);
                 status.set(LinkState::Down);
+                worker.turn(State::bus_lost);
                 error
             }
             Err(error) => error,
