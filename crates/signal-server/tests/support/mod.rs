@@ -29,7 +29,7 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
 }
 
 /// Asks again and again until the answer is yes.
-pub async fn until<F: Future<Output = bool>>(what: &str, mut ask: impl FnMut() -> F) {
+pub async fn until(what: &str, mut ask: impl AsyncFnMut() -> bool) {
     within(what, async {
         while !ask().await {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -44,6 +44,7 @@ pub struct Edge {
     pub address: SocketAddr,
     pub admin: SocketAddr,
     pub handle: SignalHandle,
+    workers: usize,
     stop: Option<oneshot::Sender<()>>,
     running: JoinHandle<()>,
 }
@@ -82,10 +83,12 @@ impl Edge {
 
     /// With these settings.
     pub async fn with(config: Config) -> Self {
-        Self::build(Signal::builder().config(config)).await
+        let workers = config.workers;
+        let edge = Self::build(Signal::builder().config(config)).await;
+        Self { workers, ..edge }
     }
 
-    /// With hooks.
+    /// With hooks, and the settings of [`config`].
     pub async fn build(builder: SignalBuilder) -> Self {
         let signal = builder.bind().await.expect("the edge binds");
         let (address, handle) = (signal.address(), signal.handle());
@@ -97,7 +100,7 @@ impl Edge {
             };
             signal.run(stopped).await.expect("the edge runs");
         });
-        Self { address, admin, handle, stop: Some(stop), running }
+        Self { address, admin, handle, workers: config().workers, stop: Some(stop), running }
     }
 
     /// Waits until the edge is ready.
@@ -142,7 +145,7 @@ impl Edge {
         until("every index is empty", async || {
             let counts = self.counts().await;
             // Each link keeps its probe, and the first one the broadcasts.
-            let kept = if counts.channels_wanted == 0 { 0 } else { 3 };
+            let kept = if counts.channels_wanted == 0 { 0 } else { self.workers + 1 };
             counts.is_empty() && counts.channels_wanted == kept
         })
         .await;

@@ -184,6 +184,13 @@ impl Socket {
         message["data"].take()
     }
 
+    /// The next message: its event and data.
+    pub async fn next_event(&mut self) -> (String, Value) {
+        let mut message: Value = serde_json::from_str(&self.text().await).expect("JSON");
+        let event = message["event"].as_str().expect("an event").to_owned();
+        (event, message["data"].take())
+    }
+
     /// The next message must be an error with these words.
     pub async fn error(&mut self, words: &str) {
         assert_eq!(self.event("error").await, json!({ "message": words }));
