@@ -1,0 +1,499 @@
+//! The plain client wire, row by row: what a client sends, in which state, and what the edge does.
+
+#![allow(clippy::large_futures, reason = "a test runs once")]
+
+mod support;
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use signal_server::config::Encryption;
+use signal_server::hooks::{HandshakeAnswer, Transformed};
+use signal_server::{AuthError, Client, Config, Credentials, Grant, HookError, Signal};
+use support::socket::frame;
+use support::{Edge, Frame, Redis, Socket, config, until};
+
+const SHORT: Duration = Duration::from_millis(300);
+
+fn with(change: impl FnOnce(&mut Config)) -> Config {
+    let mut config = config();
+    change(&mut config);
+    config
+}
+
+async fn finish(edge: Edge, sockets: impl IntoIterator<Item = Socket>) {
+    for socket in sockets {
+        socket.close().await;
+    }
+    edge.is_empty().await;
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_message_is_answered_or_dropped() {
+    let edge = Edge::start().await;
+    let mut socket = edge.connect().await;
+    let deep = format!("{{\"event\":\"x\",\"data\":{}1{}}}", "[".repeat(128), "]".repeat(128));
+    for invalid in ["", "nonsense", "[]", "1", "null", "\"x\"", "{\"event\":\"x\"", deep.as_str()] {
+        socket.send_text(invalid).await;
+        socket.error("Invalid message format").await;
+    }
+    let events =
+        ["{}", r#"{"event":""}"#, r#"{"event":null}"#, r#"{"event":false}"#, r#"{"event":0}"#];
+    for dropped in events.into_iter().chain([r#"{"event":7}"#, r#"{"event":["x"]}"#]) {
+        socket.send_text(dropped).await;
+    }
+    socket.send_text(r#"{"event":"heartbeat"}"#).await;
+    socket.send_text(r#"{"event":"x"}"#).await;
+    socket.error("Not authenticated").await;
+    let counters = edge.counts().await.counters;
+    assert_eq!((counters.messages_invalid, counters.messages_dropped), (8, 7));
+    // The connection stayed.
+    socket.login("u").await;
+    finish(edge, [socket]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connected_has_its_shape() {
+    let edge = Edge::start().await;
+    let mut named = edge.connect().await;
+    named.send_text(r#"{"event":"authenticate","data":{"userId":"u\n1"}}"#).await;
+    let text = named.text().await;
+    let message: Value = serde_json::from_str(&text).expect("JSON");
+    let (id, time) =
+        (message["data"]["id"].as_str().unwrap(), message["data"]["time"].as_str().unwrap());
+    let expected = format!(
+        r#"{{"event":"connected","data":{{"id":"{id}","userId":"u\n1","time":"{time}"}}}}"#
+    );
+    assert_eq!(text, expected, "the keys, in their order");
+    assert_eq!((id.len(), &id[14..15]), (36, "8"));
+    assert_eq!((time.len(), &time[10..11], &time[19..20], &time[23..]), (24, "T", ".", "Z"));
+    for data in
+        ["", r#","data":null"#, r#","data":{}"#, r#","data":[1]"#, r#","data":{"userId":7}"#]
+    {
+        let mut anonymous = edge.connect().await;
+        anonymous.send_text(&format!(r#"{{"event":"authenticate"{data}}}"#)).await;
+        assert_eq!(anonymous.event("connected").await.get("userId"), None, "with {data}");
+        anonymous.close().await;
+    }
+    // An empty user is shown, and is nobody to send to.
+    let mut empty = edge.connect().await;
+    assert_eq!(empty.login("").await["userId"], "");
+    assert_eq!(edge.counts().await.users, 1);
+    finish(edge, [named, empty]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_of_login_join_and_message_works() {
+    let on_message = async |client: Client, _| {
+        client.signal.send_to_client(&client.id.to_string(), "echo", &1).await?;
+        Ok(())
+    };
+    for redis in [None, Some(Redis::start().await)] {
+        let mut settings = config();
+        if let Some(redis) = &redis {
+            settings.redis = redis.settings();
+        }
+        let edge = Edge::build(Signal::builder().config(settings).on_message(on_message)).await;
+        edge.ready().await;
+        let mut socket = edge.connect().await;
+        let burst: Vec<u8> = [
+            r#"{"event":"early"}"#,
+            r#"{"event":"authenticate","data":{"userId":"u"}}"#,
+            r#"{"event":"authenticate"}"#,
+            r#"{"event":"join","data":{"rooms":["r"]}}"#,
+            r#"{"event":"x"}"#,
+        ]
+        .iter()
+        .flat_map(|text| frame(0x81, text.as_bytes()))
+        .collect();
+        socket.send_raw(&burst).await;
+        socket.error("Not authenticated").await;
+        socket.event("connected").await;
+        socket.error("Already authenticated").await;
+        assert_eq!(socket.event("echo").await, json!(1));
+        assert_eq!(edge.counts().await.rooms, 3);
+        finish(edge, [socket]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_has_a_deadline_that_other_frames_do_not_extend() {
+    let edge = Edge::with(with(|config| config.auth_timeout = SHORT)).await;
+    let mut socket = edge.connect().await;
+    let talking = async {
+        loop {
+            socket.send_text(r#"{"event":"heartbeat"}"#).await;
+            socket.send_raw(&frame(0x89, b"x")).await;
+            match socket.next().await {
+                Frame::Pong(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+                frame => break frame,
+            }
+        }
+    };
+    let closed = support::within("the close", talking).await;
+    assert_eq!(closed, Frame::Close(4001, "Authentication timeout".to_owned()));
+    finish(edge, [socket]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_authenticator_has_three_times_as_long_and_leaves_nothing() {
+    let never = async |_, _: Credentials| std::future::pending::<Result<Grant, AuthError>>().await;
+    let settings = with(|config| config.auth_timeout = SHORT);
+    let edge = Edge::build(Signal::builder().config(settings).authenticator(never)).await;
+    let mut socket = edge.connect().await;
+    let began = std::time::SystemTime::now();
+    socket.send_text(r#"{"event":"authenticate"}"#).await;
+    socket.send_text(r#"{"event":"join","data":{"rooms":["r"]}}"#).await;
+    socket.error("Not authenticated").await;
+    socket.send_text(r#"{"event":"authenticate"}"#).await;
+    socket.error("Already authenticated").await;
+    assert_eq!(socket.closed().await, (4001, "Authentication timeout".to_owned()));
+    assert!(began.elapsed().unwrap() >= 3 * SHORT, "it had its time");
+    // One that goes away meanwhile.
+    let mut gone = edge.connect().await;
+    gone.send_text(r#"{"event":"authenticate"}"#).await;
+    drop(gone);
+    finish(edge, [socket]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_logins_are_told_and_closed() {
+    let login = async |_, credentials: Credentials| match credentials.json() {
+        "1" => Err(AuthError::Rejected("no".to_owned())),
+        "2" => Err(AuthError::Failed("the database is away".into())),
+        "3" => panic!("a bug in the authenticator"),
+        _ => {
+            tokio::task::yield_now().await;
+            panic!("a bug, later")
+        }
+    };
+    let edge = Edge::build(Signal::builder().config(config()).authenticator(login)).await;
+    for (data, error) in [
+        (1, "Authentication failed"),
+        (2, "Authentication error"),
+        (3, "Authentication error"),
+        (4, "Authentication error"),
+    ] {
+        let mut socket = edge.connect().await;
+        socket.send(&json!({ "event": "authenticate", "data": data })).await;
+        socket.error(error).await;
+        assert_eq!(socket.closed().await, (4003, "Authentication failed".to_owned()));
+        socket.end().await;
+    }
+    finish(edge, []).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn encryption_that_is_required_but_not_set_up_closes() {
+    let edge = Edge::with(with(|config| config.encryption = Encryption::Required)).await;
+    let mut socket = edge.connect().await;
+    socket.send_text(r#"{"event":"authenticate"}"#).await;
+    assert_eq!(socket.closed().await, (4004, "Encryption required".to_owned()));
+    socket.end().await;
+    finish(edge, []).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handshake_decides_and_deliveries_are_transformed() {
+    let handshake = async |_: Client, credentials: Credentials| match credentials
+        .string("publicKey")
+    {
+        None => Ok(None),
+        Some(key) if key == "bad" => Err(HookError::from("no point of the curve")),
+        Some(key) => Ok(Some(HandshakeAnswer { server_public_key: key, salt: "salt".to_owned() })),
+    };
+    let transform = |_: &Client, event: &str, data: Option<&str>| {
+        let sealed = format!("{event}/{}", data.unwrap_or_default());
+        Some(Transformed { event: "encrypted".to_owned(), data: Some(json!(sealed).to_string()) })
+    };
+    let settings = with(|config| config.encryption = Encryption::Required);
+    let builder = Signal::builder().config(settings);
+    let edge = Edge::build(builder.handshake(handshake).outbound_transformer(transform)).await;
+    for (data, error, code) in [
+        (json!({}), "Encryption handshake failed", 4004),
+        (json!({ "publicKey": "bad" }), "Authentication error", 4003),
+    ] {
+        let mut socket = edge.connect().await;
+        socket.send(&json!({ "event": "authenticate", "data": data })).await;
+        socket.error(error).await;
+        assert_eq!(socket.closed().await.0, code);
+        socket.end().await;
+    }
+    let mut socket = edge.connect().await;
+    socket.send(&json!({ "event": "authenticate", "data": { "publicKey": "key" } })).await;
+    let connected = socket.event("connected").await;
+    assert_eq!(
+        (&connected["serverPublicKey"], &connected["salt"]),
+        (&json!("key"), &json!("salt"))
+    );
+    edge.handle.send_to_room("ws-default", "e", &7).await.unwrap();
+    assert_eq!(socket.event("encrypted").await, json!("e/7"));
+    // Errors are sealed too.
+    socket.send_text("nonsense").await;
+    assert_eq!(
+        socket.event("encrypted").await,
+        json!(r#"error/{"message":"Invalid message format"}"#)
+    );
+    finish(edge, [socket]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_rooms_that_may_be_asked_for_are_joined() {
+    let edge = Edge::with(with(|config| {
+        config.max_rooms = 3;
+        config.workers = 1;
+    }))
+    .await;
+    let mut socket = edge.login("u").await;
+    let other = edge.login("other").await;
+    let longest = "x".repeat(256);
+    // 128 characters of two units each.
+    let pairs = "𝄞".repeat(128);
+    let rooms = json!([
+        "",
+        "x".repeat(257),
+        "𝄞".repeat(129),
+        "ws:",
+        "ws:room:x",
+        other.id,
+        7,
+        null,
+        ["x"],
+        {},
+        true,
+        longest,
+        pairs,
+        "third",
+        "fourth",
+        "ws-default",
+        socket.id,
+    ]);
+    socket.send(&json!({ "event": "join", "data": { "rooms": rooms } })).await;
+    for room in [longest.as_str(), pairs.as_str(), "third"] {
+        socket.marker(&edge.handle, room).await;
+    }
+    for other_data in
+        [json!(null), json!({}), json!({ "rooms": "r" }), json!({ "rooms": null }), json!([])]
+    {
+        socket.send(&json!({ "event": "join", "data": other_data })).await;
+    }
+    assert_eq!(edge.counts().await.rooms, 5, "two default rooms and three others");
+    // What is sent to the other's own room reaches the other alone.
+    let mut other = other;
+    edge.handle.send_to_room(&other.id.clone(), "own", &1).await.unwrap();
+    assert_eq!(other.event("own").await, json!(1));
+    assert_eq!(socket.settled(&edge.handle).await, []);
+    finish(edge, [socket, other]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_may_leave_any_room_its_own_included() {
+    let edge = Edge::start().await;
+    let mut socket = edge.member("u", &["r"]).await;
+    let id = socket.id.clone();
+    edge.handle.send_to_room(&id, "own", &1).await.unwrap();
+    assert_eq!(socket.event("own").await, json!(1));
+    let rooms = json!(["r", "ws-default", "never joined", 7, id]);
+    socket.send(&json!({ "event": "leave", "data": { "rooms": rooms } })).await;
+    until("it left", async || edge.counts().await.rooms == 1).await;
+    for room in ["r", "ws-default", &id] {
+        edge.handle.send_to_room(room, "gone", &2).await.unwrap();
+    }
+    edge.handle.send_to_user("u", "user", &3).await.unwrap();
+    assert_eq!(socket.event("user").await, json!(3));
+    edge.handle.send_to_client(&id, "client", &4).await.unwrap();
+    assert_eq!(socket.event("client").await, json!(4));
+    edge.handle.broadcast("all", &5).await.unwrap();
+    assert_eq!(socket.event("all").await, json!(5));
+    // It may come back into its own.
+    edge.join(&mut socket, &[&id]).await;
+    finish(edge, [socket]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_binary_frame_is_read_as_its_text() {
+    let edge = Edge::start().await;
+    let mut socket = edge.connect().await;
+    socket.send_raw(&frame(0x82, br#"{"event":"authenticate","data":{"userId":"u"}}"#)).await;
+    socket.event("connected").await;
+    socket.send_raw(&frame(0x82, &[0xFF, 0xFE])).await;
+    socket.error("Invalid message format").await;
+    finish(edge, [socket]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unauthenticated_client_gets_nothing_but_errors() {
+    let edge = Edge::start().await;
+    let mut inside = edge.login("u").await;
+    let mut outside = edge.connect().await;
+    edge.handle.broadcast("all", &1).await.unwrap();
+    edge.handle.send_to_room("ws-default", "room", &2).await.unwrap();
+    inside.event("all").await;
+    inside.event("room").await;
+    outside.send_text("x").await;
+    outside.error("Invalid message format").await;
+    finish(edge, [inside, outside]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silence_is_answered_by_pings_and_ends_by_a_close() {
+    let edge = Edge::with(with(|config| {
+        config.ping_interval = Duration::from_millis(200);
+        config.heartbeat_timeout = Duration::from_millis(700);
+    }))
+    .await;
+    let mut silent = edge.login("silent").await;
+    let mut alive = edge.login("alive").await;
+    // A pong is enough to stay: it does for as long as the other takes to be closed, and longer.
+    let answering = async {
+        for _ in 0..8 {
+            while !matches!(alive.next().await, Frame::Ping(_)) {}
+            alive.send_raw(&frame(0x8A, b"")).await;
+        }
+        alive
+    };
+    let closing = async {
+        assert_eq!(silent.next().await, Frame::Ping(Vec::new()));
+        assert_eq!(silent.closed().await, (4002, "Heartbeat timeout".to_owned()));
+        silent
+    };
+    let (alive, silent) = tokio::join!(answering, closing);
+    assert_eq!(
+        edge.counts().await.counters.closes.get(&4002),
+        None,
+        "the peer has not answered yet"
+    );
+    finish(edge, [alive, silent]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn broken_frames_close_with_the_code_of_the_rfc() {
+    let edge = Edge::start().await;
+    let mut unmasked = frame(0x81, b"hi");
+    unmasked[1] &= 0x7F;
+    for (bytes, code) in [
+        (unmasked, 1002),
+        (frame(0xC1, b"x"), 1002),
+        (frame(0x83, b"x"), 1002),
+        (frame(0x09, b"x"), 1002),
+        (frame(0x89, &[0; 126]), 1002),
+        (frame(0x80, b"x"), 1002),
+        ([frame(0x01, b"a"), frame(0x81, b"b")].concat(), 1002),
+        (frame(0x88, &[3]), 1002),
+        (frame(0x88, &1005_u16.to_be_bytes()), 1002),
+        (frame(0x81, &[0xC3, 0x28]), 1007),
+        (frame(0x81, &vec![b'x'; 128 * 1024 + 1]), 1009),
+        ([frame(0x01, &vec![b'x'; 128 * 1024]), frame(0x80, b"x")].concat(), 1009),
+    ] {
+        let mut socket = edge.login("u").await;
+        socket.send_raw(&bytes).await;
+        socket.send_raw(&vec![0xFF; 100_000]).await;
+        assert_eq!(socket.closed().await.0, code);
+        assert_eq!(socket.next().await, Frame::End);
+    }
+    finish(edge, []).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn frames_may_come_byte_by_byte_and_in_fragments() {
+    let edge = Edge::start().await;
+    let mut socket = edge.connect().await;
+    let login = frame(0x81, br#"{"event":"authenticate","data":{"userId":"u"}}"#);
+    for byte in login {
+        socket.send_raw(&[byte]).await;
+    }
+    socket.event("connected").await;
+    socket.send_raw(&frame(0x01, b"{\"event\":")).await;
+    socket.send_raw(&frame(0x89, b"between")).await;
+    assert_eq!(socket.next().await, Frame::Pong(b"between".to_vec()));
+    socket.send_raw(&frame(0x00, b"\"authenti")).await;
+    socket.send_raw(&frame(0x80, b"cate\"}")).await;
+    socket.error("Already authenticated").await;
+    finish(edge, [socket]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_close_is_echoed_and_one_without_an_answer_is_cut() {
+    let edge = Edge::start().await;
+    let mut polite = edge.login("u").await;
+    polite.send_raw(&frame(0x88, &4000_u16.to_be_bytes())).await;
+    assert_eq!(polite.closed().await, (4000, String::new()));
+    assert_eq!(polite.next().await, Frame::End);
+    // A peer that does not answer the edge's close.
+    let mut rude = edge.login("u").await;
+    let id = signal_core::id::ClientId::parse(&rude.id).unwrap();
+    assert!(edge.handle.close(id, signal_core::close::CloseCode::Kicked).await.unwrap());
+    assert_eq!(rude.closed().await, (4501, "Kicked".to_owned()));
+    assert_eq!(rude.next().await, Frame::End);
+    // One that is simply gone.
+    drop(edge.login("u").await);
+    until("all closes are counted", async || {
+        let closes = edge.counts().await.counters.closes;
+        // Codes of the peer's own choice are not told apart.
+        [0, 1006, 4501].iter().all(|code| closes.get(code) == Some(&1))
+    })
+    .await;
+    finish(edge, []).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_consumer_is_cut_and_nobody_else_notices() {
+    let edge = Edge::start().await;
+    let mut reader = edge.login("u").await;
+    let slow = edge.login("u").await;
+    let pad = "x".repeat(100_000);
+    let mut number = 0;
+    while edge.counts().await.counters.sent.overflows == 0 {
+        edge.handle.send_to_room("ws-default", "n", &(number, &pad)).await.unwrap();
+        assert_eq!(reader.event("n").await[0], json!(number));
+        number += 1;
+        assert!(number < 1000, "the outbox has no bound");
+    }
+    until("it is cut", async || edge.counts().await.counters.closes.get(&4100) == Some(&1)).await;
+    drop(slow);
+    edge.handle.send_to_room("ws-default", "after", &1).await.unwrap();
+    reader.event("after").await;
+    finish(edge, [reader]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_sends_too_much_is_closed_and_the_allowance_refills() {
+    let edge = Edge::with(with(|config| {
+        config.message_rate = 20;
+        config.message_burst = 10;
+    }))
+    .await;
+    let mut steady = edge.login("steady").await;
+    // Twice the burst, at a pace below the rate.
+    for _ in 0..20 {
+        tokio::time::sleep(Duration::from_millis(70)).await;
+        steady.send_raw(&frame(0x89, b"")).await;
+        while !matches!(steady.next().await, Frame::Pong(_)) {}
+    }
+    let mut flood = edge.login("flood").await;
+    flood.send_raw(&frame(0x81, br#"{"event":"heartbeat"}"#).repeat(20)).await;
+    assert_eq!(flood.closed().await, (4503, "Limit exceeded".to_owned()));
+    finish(edge, [steady, flood]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_delivers_what_is_queued_and_says_why() {
+    let mut edge = Edge::start().await;
+    let mut sockets = Vec::new();
+    for _ in 0..20 {
+        sockets.push(edge.login("u").await);
+    }
+    for number in 0..50 {
+        edge.handle.broadcast("n", &number).await.unwrap();
+    }
+    edge.begin_stop();
+    for socket in &mut sockets {
+        for number in 0..50 {
+            assert_eq!(socket.event("n").await, json!(number));
+        }
+        assert_eq!(socket.closed().await, (1001, "Server shutting down".to_owned()));
+        socket.end().await;
+    }
+    edge.stop().await;
+}
