@@ -5,7 +5,7 @@
 //! no reconnect, no policy, no unsubscribe. It must never become cleverer than the loop it stands
 //! for: one `write` per socket and message ([`Delivery::Write`]), or one `writev` per socket of
 //! all that one read of Redis brought ([`Delivery::Coalesce`]). What is queued for a client that
-//! does not read is bounded by [`client::BACKLOG_BYTES_MAX`].
+//! does not read is bounded by `client::BACKLOG_BYTES_MAX`.
 
 mod bus;
 mod client;

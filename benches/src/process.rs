@@ -1,7 +1,7 @@
 //! Child processes pinned to a core, and what the kernel says they used.
 //!
 //! Owns the children: each is killed, by its own handle, when its [`Process`] is dropped. Never
-//! touches a process that it did not start. Start-up is bounded by [`START_PATIENCE`].
+//! touches a process that it did not start. Start-up is bounded by `START_PATIENCE`.
 
 use std::ffi::OsStr;
 use std::io::{self, Read as _, Write as _};

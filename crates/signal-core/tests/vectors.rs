@@ -138,3 +138,22 @@ fn close_codes() {
         assert_eq!(case["reconnect"].as_bool(), Some(code.reconnect()));
     }
 }
+
+#[test]
+fn the_protocol_page_lists_the_close_codes() {
+    use signal_core::close::CloseCode;
+    let page = include_str!("../../../docs/protocol.md");
+    let mut table = String::new();
+    for code in CloseCode::ALL {
+        let again = if code.reconnect() { "yes" } else { "no" };
+        table.push_str(
+            &[
+                &format!("| {} | `{}` |", code.code(), code.name()),
+                code.reason(),
+                &format!("| {again} |\n"),
+            ]
+            .join(" "),
+        );
+    }
+    assert!(page.contains(&table), "the table should be:\n{table}");
+}
