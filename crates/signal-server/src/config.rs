@@ -68,6 +68,8 @@ pub struct Config {
     pub max_rooms: usize,
     /// Connections.
     pub max_connections: usize,
+    /// Age at which connections are closed (4102) to spread them anew; `None` for never.
+    pub max_connection_age: Option<Duration>,
     /// Messages per second and connection.
     pub message_rate: u32,
     /// Messages at once and connection.
@@ -80,8 +82,10 @@ pub struct Config {
     pub bus_probe_interval: Duration,
     /// From the last leave of a room to its unsubscription. No variable; for embedders and tests.
     pub bus_linger: Duration,
-    /// What the publish API asks for; `None` turns it off.
+    /// What the API asks for; `None` turns off all of it that changes anything.
     pub api_key: Option<Secret>,
+    /// Messages per second that the publish API takes, with a burst of one second.
+    pub api_rate: u32,
     /// The web page at `/`: in the demo only. No variable.
     pub demo_page: bool,
     /// How to reach Redis.
@@ -270,6 +274,7 @@ impl Default for Config {
             max_bus_message: limits::BUS_MESSAGE_BYTES_MAX,
             max_rooms: limits::ROOMS_PER_CONNECTION_MAX,
             max_connections: connections_default(),
+            max_connection_age: None,
             message_rate: 200,
             message_burst: 1000,
             drain_delay: Duration::from_secs(5),
@@ -277,6 +282,7 @@ impl Default for Config {
             bus_probe_interval: Duration::from_secs(5),
             bus_linger: Duration::from_secs(10),
             api_key: None,
+            api_rate: 1000,
             demo_page: false,
             redis: RedisSettings::default(),
         }
@@ -326,6 +332,11 @@ impl Config {
                 default.max_connections,
                 |text| number(text, 1, 1 << 28),
             )?,
+            max_connection_age: values.read(
+                "SIGNAL_MAX_CONNECTION_AGE",
+                default.max_connection_age,
+                |text| if text == "off" { Ok(None) } else { duration(text).map(Some) },
+            )?,
             message_rate: values.read("SIGNAL_MESSAGE_RATE", default.message_rate, |text| {
                 number(text, 1, 1 << 24)
             })?,
@@ -341,6 +352,8 @@ impl Config {
             )?,
             bus_linger: default.bus_linger,
             api_key: values.secret("SIGNAL_API_KEY", "SIGNAL_API_KEY_FILE")?,
+            api_rate: values
+                .read("SIGNAL_API_RATE", default.api_rate, |text| number(text, 1, 1 << 24))?,
             demo_page: false,
             redis: redis(values)?,
         };
@@ -394,6 +407,23 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    /// What carries messages, for people.
+    pub fn bus_name(&self) -> &'static str {
+        match self.redis.mode {
+            RedisMode::None => "in-process",
+            RedisMode::Single { .. } => "redis",
+            RedisMode::Cluster { .. } => "redis cluster",
+        }
+    }
+
+    /// How clients log in, for people.
+    pub fn auth_name(&self) -> &'static str {
+        match self.auth {
+            Auth::Jwt { .. } => "jwt",
+            Auth::InsecureDev => "insecure-dev",
+        }
     }
 
     #[expect(clippy::cast_precision_loss, reason = "at most 2^24, which is exact")]
@@ -452,13 +482,20 @@ fn redis(values: &Values) -> Result<RedisSettings, ConfigError> {
 
 /// The soft limit on open files, less what is not connections.
 fn connections_default() -> usize {
+    let files = open_files_limit().saturating_sub(FILES_RESERVED);
+    usize::try_from(files).unwrap_or(usize::MAX).max(1)
+}
+
+/// The soft limit on open files.
+pub(crate) fn open_files_limit() -> u64 {
+    /// What most systems give a process.
+    const DEFAULT: u64 = 1024;
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let files = limits
+    limits
         .lines()
         .find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next())
-        .and_then(|files| files.parse::<u64>().ok())
-        .unwrap_or(1024);
-    usize::try_from(files.saturating_sub(FILES_RESERVED)).unwrap_or(usize::MAX).max(1)
+        .and_then(|files| files.parse().ok())
+        .unwrap_or(DEFAULT)
 }
 
 #[cfg(test)]

@@ -4,9 +4,57 @@
 //! counted twice, and no gauge is kept beside the state it describes, so none can drift.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use signal_core::id::ClientId;
+use signal_core::v1::Variant;
+
+/// Upper bounds of the buckets of [`Histogram`], in seconds.
+pub const SECONDS: [f64; 12] =
+    [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+
+/// Upper bounds of the buckets of the outboxes' sizes, in bytes.
+pub const OUTBOX_BYTES: [u64; 6] = [1024, 4096, 16_384, 65_536, 262_144, 1_048_576];
 
 /// Label of a close code outside the table and the protocol's own.
 const OTHER_CODES: u16 = 0;
+
+/// How long something took, by buckets of [`SECONDS`].
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct Histogram {
+    /// Observations in each bucket alone; the last holds what is beyond all bounds.
+    pub buckets: [u64; SECONDS.len() + 1],
+    /// The sum of all observations, in seconds.
+    pub sum: f64,
+}
+
+/// A connection, as operators see it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ConnectionInfo {
+    /// The client's id.
+    pub client: ClientId,
+    /// The user, if it is logged in as one.
+    pub user: Option<Arc<str>>,
+    /// Its state.
+    pub state: &'static str,
+    /// How it wants its frames.
+    pub variant: Variant,
+    /// Since the upgrade.
+    pub age: Duration,
+    /// Since it was last heard.
+    pub silence: Duration,
+    /// The rooms it is in, its own left out.
+    pub rooms: Vec<Arc<str>>,
+    /// Bytes that it has not taken yet.
+    pub outbox_bytes: usize,
+    /// Bytes it sent and was sent.
+    pub received_bytes: u64,
+    /// Bytes that its socket took.
+    pub sent_bytes: u64,
+}
 
 /// What has happened since the start.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +88,14 @@ pub struct Counters {
     pub bus_messages: u64,
     /// Messages from the bus that were dropped, by reason.
     pub bus_decode_errors: BTreeMap<&'static str, u64>,
+    /// Connections of links to the bus, each of which subscribes everything anew.
+    pub bus_connects: u64,
+    /// From a producer's `ts` to the sockets' writes.
+    pub bus_lag: Histogram,
+    /// What the authenticator took.
+    pub login_time: Histogram,
+    /// By how much the worker's ticks were late.
+    pub tick_delay: Histogram,
     /// Times at which messages may have been lost between bus and clients.
     pub bus_gaps: u64,
     /// Clients that were told to reload, since messages may have been lost.
@@ -86,8 +142,12 @@ pub struct Counts {
     pub channels_confirmed: usize,
     /// Groups in the directory of workers; none with a single worker.
     pub directory: usize,
+    /// Memberships of rooms, a client's own left out.
+    pub memberships: u64,
     /// Bytes waiting for slow consumers.
     pub outbox_bytes: u64,
+    /// Connections with bytes waiting, by buckets of [`OUTBOX_BYTES`]; the last is beyond all bounds.
+    pub outboxes: [u64; OUTBOX_BYTES.len() + 1],
 }
 
 // === impl Counters ===
@@ -125,6 +185,10 @@ impl Counters {
         self.joins_denied += other.joins_denied;
         self.hook_errors += other.hook_errors;
         self.bus_messages += other.bus_messages;
+        self.bus_connects += other.bus_connects;
+        self.bus_lag.add(&other.bus_lag);
+        self.login_time.add(&other.login_time);
+        self.tick_delay.add(&other.tick_delay);
         self.bus_gaps += other.bus_gaps;
         self.resyncs += other.resyncs;
         self.sent.frames += other.sent.frames;
@@ -136,6 +200,24 @@ impl Counters {
         }
         for (code, count) in &other.closes {
             *self.closes.entry(*code).or_default() += count;
+        }
+    }
+}
+
+// === impl Histogram ===
+
+impl Histogram {
+    pub(crate) fn observe(&mut self, duration: Duration) {
+        let seconds = duration.as_secs_f64();
+        let bucket = SECONDS.iter().position(|bound| seconds <= *bound).unwrap_or(SECONDS.len());
+        self.buckets[bucket] += 1;
+        self.sum += seconds;
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.sum += other.sum;
+        for (bucket, other) in self.buckets.iter_mut().zip(other.buckets) {
+            *bucket += other;
         }
     }
 }
@@ -159,6 +241,16 @@ impl Counts {
             && self.outbox_bytes == 0
     }
 
+    /// Notes what waits for one connection.
+    pub(crate) fn count_outbox(&mut self, bytes: usize) {
+        let bytes = bytes as u64;
+        if bytes > 0 {
+            let bucket = OUTBOX_BYTES.iter().position(|bound| bytes <= *bound);
+            self.outboxes[bucket.unwrap_or(OUTBOX_BYTES.len())] += 1;
+            self.outbox_bytes += bytes;
+        }
+    }
+
     pub(crate) fn count_connection(&mut self, state: &'static str) {
         *self.connections.entry(state).or_default() += 1;
     }
@@ -174,6 +266,10 @@ impl Counts {
         self.waiting += other.waiting;
         self.channels_wanted += other.channels_wanted;
         self.channels_confirmed += other.channels_confirmed;
+        self.memberships += other.memberships;
         self.outbox_bytes += other.outbox_bytes;
+        for (bucket, other) in self.outboxes.iter_mut().zip(other.outboxes) {
+            *bucket += other;
+        }
     }
 }

@@ -17,9 +17,9 @@ use signal_core::message::json_string;
 use tokio::sync::oneshot;
 
 use crate::bus::{PublishError, Published, Publisher, memory};
-use crate::counts::Counts;
-use crate::server::Shared;
-use crate::worker::Command;
+use crate::counts::{ConnectionInfo, Counts};
+use crate::server::{PublishResult, Shared};
+use crate::worker::{Command, Filter};
 
 /// Sends and publishes; see the module. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -242,6 +242,31 @@ impl SignalHandle {
         Ok(counts)
     }
 
+    /// Connections of this edge that match every part given, no more than `limit`.
+    pub async fn connections(
+        &self,
+        user: Option<&str>,
+        room: Option<&str>,
+        client: Option<ClientId>,
+        limit: usize,
+    ) -> Result<Vec<ConnectionInfo>, SendError> {
+        let filter =
+            Filter { user: user.map(str::to_owned), room: room.map(str::to_owned), client, limit };
+        let mut found = Vec::new();
+        for worker in 0..self.shared.queues.len() {
+            let filter = Filter { limit: limit - found.len(), ..filter.clone() };
+            let (answer, answered) = oneshot::channel();
+            self.command(worker, Command::List(filter, answer));
+            found.extend(answered.await.map_err(|_| SendError::Ended)?);
+        }
+        Ok(found)
+    }
+
+    /// Begins the drain, as the end of the future given to [`Signal::run`](crate::Signal::run) does.
+    pub fn drain(&self) {
+        self.shared.drain_asked.notify_one();
+    }
+
     /// Whether this edge would take new connections, and why not.
     pub fn readiness(&self) -> Vec<String> {
         self.shared.not_ready()
@@ -293,20 +318,23 @@ impl SignalHandle {
         if bytes.len() > bytes_max {
             return Err(PublishError::TooLarge { bytes: bytes.len(), bytes_max }.into());
         }
-        match &self.shared.publisher {
-            Publisher::Memory => Ok(Sent::Published(memory::publish(&self.shared, target, bytes)?)),
+        let outcome = match &self.shared.publisher {
+            Publisher::Memory => memory::publish(&self.shared, target, bytes).map(Sent::Published),
             Publisher::Redis(publisher) if publisher.is_connected() => {
                 let channel = self.shared.names.name(target);
-                let outcome = publisher.publish(channel, bytes).await;
-                self.shared.count_publish(outcome.is_ok());
-                Ok(Sent::Published(outcome?))
+                publisher.publish(channel, bytes).await.map(Sent::Published)
             }
             Publisher::Redis(_) => {
-                self.shared.count_publish(false);
-                memory::publish(&self.shared, target, bytes)?;
-                Ok(Sent::LocalOnly)
+                memory::publish(&self.shared, target, bytes).map(|_| Sent::LocalOnly)
             }
-        }
+        };
+        self.shared.published.count(match &outcome {
+            Ok(Sent::Published(published)) if published.receivers == 0 => PublishResult::Unheard,
+            Ok(Sent::LocalOnly) => PublishResult::LocalOnly,
+            Ok(_) => PublishResult::Taken,
+            Err(_) => PublishResult::Failed,
+        });
+        Ok(outcome?)
     }
 
     /// Asks the worker that a client's id names; `false` if it is of another edge, or gone.

@@ -42,6 +42,7 @@ mod http;
 mod metrics;
 mod random;
 mod server;
+mod tally;
 mod worker;
 pub mod ws;
 

@@ -38,6 +38,11 @@ fn run() -> Result<(), Failure> {
             "tail" => cli::tail::run(arguments).await,
             "token" => cli::token::run(arguments, &values),
             "check" => cli::check::run(&values).await,
+            "completions" => {
+                cli::papers::completions(arguments);
+                Ok(())
+            }
+            "man" => cli::papers::manual(),
             _ => cli::serve::run(&values).await,
         }
     })

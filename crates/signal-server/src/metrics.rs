@@ -6,14 +6,37 @@
 use std::fmt::{Display, Write as _};
 use std::sync::atomic::Ordering;
 
-use crate::counts::Counts;
-use crate::server::Shared;
+use crate::counts::{Counts, Histogram, OUTBOX_BYTES, SECONDS};
+use crate::server::{PublishResult, Refusal, Shared};
 
 /// Writes one metric after another.
 struct Page(String);
 
 pub(crate) fn render(shared: &Shared, counts: &Counts) -> String {
     let mut page = Page(String::new());
+    let counters = &counts.counters;
+    labelled(&mut page, shared, counts);
+    single(&mut page, shared, counts);
+    page.histogram(
+        "signal_bus_lag_seconds",
+        "from a producer's ts to the write",
+        &counters.bus_lag,
+    );
+    page.histogram("signal_login_seconds", "what the authenticator took", &counters.login_time);
+    page.histogram(
+        "signal_tick_delay_seconds",
+        "how late workers' ticks were",
+        &counters.tick_delay,
+    );
+    page.outboxes(counts);
+    let probe_age = shared.links.iter().map(|link| link.probe_age()).max().unwrap_or_default();
+    page.float("signal_bus_probe_age_seconds", "age of the oldest probe", probe_age.as_secs_f64());
+    process(&mut page);
+    page.0
+}
+
+/// Metrics with a label.
+fn labelled(page: &mut Page, shared: &Shared, counts: &Counts) {
     let counters = &counts.counters;
     let states = ["unauthorized", "authenticating", "authenticated", "closing"]
         .map(|state| (state, counts.connections.get(state).copied().unwrap_or_default()));
@@ -44,25 +67,31 @@ pub(crate) fn render(shared: &Shared, counts: &Counts) -> String {
         "reason",
         errors,
     );
-    let published = ["taken", "failed"]
-        .into_iter()
-        .zip(shared.published.iter().map(|count| count.load(Ordering::Relaxed)));
-    page.family("signal_publishes_total", "counter", "publishes of this edge", "result", published);
+    let results = PublishResult::ALL.into_iter().zip(shared.published.get());
+    page.family("signal_publishes_total", "counter", "publishes of this edge", "result", results);
+    let refused = Refusal::ALL.into_iter().zip(shared.refused.get());
+    page.family("signal_refused_total", "counter", "upgrades refused", "reason", refused);
     let logins = [
         ("accepted", counters.logins),
         ("rejected", counters.logins_rejected),
         ("failed", counters.logins_failed),
     ];
     page.family("signal_logins_total", "counter", "logins by result", "result", logins);
-    let refused = shared.refused.load(Ordering::Relaxed);
+}
+
+/// Metrics of one value.
+fn single(page: &mut Page, shared: &Shared, counts: &Counts) {
+    let counters = &counts.counters;
+    let accepted = shared.accepted.load(Ordering::Relaxed);
+    let is_draining = u64::from(shared.draining.load(Ordering::Relaxed));
     for (name, kind, help, value) in [
         ("signal_opened_total", "counter", "connections opened", counters.opened),
-        ("signal_refused_total", "counter", "upgrades refused at the cap", refused),
+        ("signal_accepted_total", "counter", "TCP connections accepted", accepted),
+        ("signal_draining", "gauge", "1 while the edge drains", is_draining),
         ("signal_deliveries_total", "counter", "frames queued for clients", counters.sent.frames),
         ("signal_sent_bytes_total", "counter", "bytes sent to clients", counters.sent.bytes),
         ("signal_writes_total", "counter", "writes to clients' sockets", counters.sent.writes),
         ("signal_outbox_overflows_total", "counter", "slow consumers cut", counters.sent.overflows),
-        ("signal_outbox_bytes", "gauge", "bytes waiting for slow consumers", counts.outbox_bytes),
         ("signal_received_bytes_total", "counter", "bytes from clients", counters.bytes_received),
         (
             "signal_received_frames_total",
@@ -94,12 +123,36 @@ pub(crate) fn render(shared: &Shared, counts: &Counts) -> String {
         ("signal_bus_messages_total", "counter", "messages from the bus", counters.bus_messages),
         ("signal_bus_gaps_total", "counter", "possible losses on the way", counters.bus_gaps),
         ("signal_resyncs_total", "counter", "clients told to reload", counters.resyncs),
+        ("signal_bus_connects_total", "counter", "bus links (re)connected", counters.bus_connects),
+        ("signal_memberships", "gauge", "memberships of rooms", counts.memberships),
         ("signal_rooms", "gauge", "rooms with members, per worker", counts.rooms),
         ("signal_users", "gauge", "users with connections, per worker", counts.users),
     ] {
         page.single(name, kind, help, value);
     }
-    page.0
+}
+
+/// What the kernel says of this process; left out where it does not say.
+fn process(page: &mut Page) {
+    /// Bytes of a page of memory, as on every machine that this runs on.
+    const PAGE_BYTES: u64 = 4096;
+    let resident = std::fs::read_to_string("/proc/self/statm")
+        .ok()
+        .and_then(|statm| Some(statm.split(' ').nth(1)?.parse::<u64>().ok()? * PAGE_BYTES));
+    let open_files = std::fs::read_dir("/proc/self/fd").ok().map(|files| files.count() as u64);
+    for (name, help, value) in [
+        ("signal_resident_bytes", "memory of the process", resident),
+        ("signal_open_files", "open files of the process", open_files),
+        (
+            "signal_open_files_limit",
+            "open files it may have",
+            Some(crate::config::open_files_limit()),
+        ),
+    ] {
+        if let Some(value) = value {
+            page.single(name, "gauge", help, value);
+        }
+    }
 }
 
 // === impl Page ===
@@ -112,6 +165,40 @@ impl Page {
     fn single(&mut self, name: &str, kind: &str, help: &str, value: u64) {
         self.head(name, kind, help);
         let _ = writeln!(self.0, "{name} {value}");
+    }
+
+    fn float(&mut self, name: &str, help: &str, value: f64) {
+        self.head(name, "gauge", help);
+        let _ = writeln!(self.0, "{name} {value}");
+    }
+
+    fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) {
+        self.head(name, "histogram", help);
+        let bounds = SECONDS.iter().map(f64::to_string);
+        self.buckets(name, bounds, &histogram.buckets, &histogram.sum.to_string());
+    }
+
+    /// Sizes of the outboxes that are not empty, as they are now.
+    fn outboxes(&mut self, counts: &Counts) {
+        let name = "signal_outbox_bytes";
+        self.head(name, "histogram", "bytes waiting for slow consumers, per connection");
+        let bounds = OUTBOX_BYTES.iter().map(u64::to_string);
+        self.buckets(name, bounds, &counts.outboxes, &counts.outbox_bytes.to_string());
+    }
+
+    fn buckets(
+        &mut self,
+        name: &str,
+        bounds: impl Iterator<Item = String>,
+        buckets: &[u64],
+        sum: &str,
+    ) {
+        let mut total = 0;
+        for (bound, count) in bounds.chain(["+Inf".to_owned()]).zip(buckets) {
+            total += count;
+            let _ = writeln!(self.0, "{name}_bucket{{le=\"{bound}\"}} {total}");
+        }
+        let _ = writeln!(self.0, "{name}_sum {sum}\n{name}_count {total}");
     }
 
     fn family<L: Display>(

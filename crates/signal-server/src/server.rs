@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use signal_core::channel::ChannelNames;
 use signal_core::envelope::Codec;
 use signal_core::redis::{RedisMode, RedisSettings};
@@ -27,6 +28,8 @@ use crate::hooks::{
     Authenticator, ConnectHook, DisconnectHook, Handshake, Hooks, MessageHandler,
     OutboundTransformer, RoomPolicy, erase,
 };
+use crate::tally::{Allowance, Tally};
+pub(crate) use crate::tally::{PublishResult, Refusal};
 use crate::worker::directory::{Directory, WORKERS_MAX, WorkerId};
 use crate::worker::queue::Queue;
 use crate::worker::{self, Command};
@@ -58,7 +61,7 @@ pub struct Signal {
 /// Puts an edge together.
 #[derive(Debug)]
 pub struct SignalBuilder {
-    config: Config,
+    config: Box<Config>,
     hooks: Hooks,
 }
 
@@ -123,10 +126,16 @@ pub(crate) struct Shared {
     pub(crate) failed: Notify,
     /// The workers have been told to stop.
     pub(crate) ended: AtomicBool,
-    /// Connections and upgrades refused at the cap.
-    pub(crate) refused: AtomicU64,
-    /// Publishes of this edge that the bus took, and that it did not.
-    pub(crate) published: [AtomicU64; 2],
+    /// TCP connections accepted.
+    pub(crate) accepted: AtomicU64,
+    /// Upgrades refused, by reason.
+    pub(crate) refused: Tally<{ Refusal::ALL.len() }>,
+    /// Publishes of this edge, by result.
+    pub(crate) published: Tally<{ PublishResult::ALL.len() }>,
+    /// Notified when an operator asks for a drain.
+    pub(crate) drain_asked: Notify,
+    /// What the publish API may still take.
+    pub(crate) api_allowance: Mutex<Allowance>,
 }
 
 // === impl SignalBuilder ===
@@ -135,8 +144,13 @@ impl SignalBuilder {
     /// With these settings.
     #[must_use]
     pub fn config(mut self, config: Config) -> Self {
-        self.config = config;
+        self.config = Box::new(config);
         self
+    }
+
+    /// The settings so far.
+    pub fn settings(&self) -> &Config {
+        &self.config
     }
 
     /// Decides who may log in, instead of what the settings say.
@@ -209,7 +223,7 @@ impl SignalBuilder {
         if let Some(admin) = &admin {
             admin.set_nonblocking(true).map_err(SignalError::Worker)?;
         }
-        let shared = Arc::new(Shared::new(config, hooks)?);
+        let shared = Arc::new(Shared::new(*config, hooks)?);
         let mut workers = Vec::new();
         for id in 0..shared.queues.len() {
             let id = u8::try_from(id).expect("at most 64 workers");
@@ -246,7 +260,7 @@ fn bind(address: SocketAddr) -> Result<TcpListener, SignalError> {
 impl Signal {
     /// Begins to put an edge together.
     pub fn builder() -> SignalBuilder {
-        SignalBuilder { config: Config::default(), hooks: Hooks::default() }
+        SignalBuilder { config: Box::default(), hooks: Hooks::default() }
     }
 
     /// Where clients connect.
@@ -274,7 +288,7 @@ impl Signal {
             .take()
             .map(|admin| tokio::spawn(crate::http::admin::serve(self.shared.clone(), admin)));
         let outcome = tokio::select! {
-            () = async { shutdown.await; self.drain().await } => Ok(()),
+            () = async { self.until_asked(shutdown).await; self.drain().await } => Ok(()),
             () = self.shared.failed.notified() => Err(SignalError::WorkerFailed),
         };
         drop(accepting);
@@ -282,6 +296,14 @@ impl Signal {
             admin.abort();
         }
         outcome
+    }
+
+    /// Until the caller or an operator asks for the end.
+    async fn until_asked(&self, shutdown: impl Future<Output = ()>) {
+        tokio::select! {
+            () = shutdown => {}
+            () = self.shared.drain_asked.notified() => {}
+        }
     }
 
     /// Accepts on a thread of its own, which only waits for the kernel: the sockets it hands out are
@@ -395,8 +417,11 @@ impl Shared {
             refusing: AtomicBool::new(false),
             failed: Notify::new(),
             ended: AtomicBool::new(false),
-            refused: AtomicU64::new(0),
-            published: [AtomicU64::new(0), AtomicU64::new(0)],
+            accepted: AtomicU64::new(0),
+            refused: Tally::default(),
+            published: Tally::default(),
+            drain_asked: Notify::new(),
+            api_allowance: Mutex::new(Allowance::full()),
         })
     }
 
@@ -413,10 +438,6 @@ impl Shared {
         self.connection_count() >= self.config.max_connections
     }
 
-    pub(crate) fn count_publish(&self, taken: bool) {
-        self.published[usize::from(!taken)].fetch_add(1, Ordering::Relaxed);
-    }
-
     fn hand_out(&self, stream: std::net::TcpStream, address: SocketAddr) {
         let prepared = stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true));
         if let Err(error) = prepared {
@@ -431,6 +452,7 @@ impl Shared {
             .min_by_key(|(_, count)| *count)
             .expect("there is a worker");
         self.sockets[worker].fetch_add(1, Ordering::Relaxed);
+        self.accepted.fetch_add(1, Ordering::Relaxed);
         self.queues[worker].control(Command::Accept(stream, address));
     }
 

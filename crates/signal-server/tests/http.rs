@@ -227,6 +227,76 @@ async fn the_publish_api_says_what_became_of_each_message() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn connections_are_listed_and_closed() {
+    let mut settings = config();
+    settings.api_key = Some(signal_core::redis::Secret::new("key"));
+    let edge = Edge::with(settings).await;
+    let mut ann = edge.member("ann b", &["branch:1"]).await;
+    let bob = edge.member("bob", &["branch:1"]).await;
+    let connecting = edge.connect().await;
+    let list = async |query: &str| {
+        let (status, answer) =
+            admin(&edge, "GET", &format!("/v1/connections{query}"), "", "").await;
+        let found = answer["connections"].as_array().cloned().unwrap_or_default();
+        (status, found)
+    };
+    assert_eq!(list("").await.1.len(), 3);
+    assert_eq!(list("?limit=2").await.1.len(), 2);
+    assert_eq!(list("?room=branch:1").await.1.len(), 2);
+    assert_eq!(list("?room=branch%3A1&user=bob").await.1.len(), 1);
+    assert_eq!(list("?user=nobody").await, (200, vec![]));
+    let (_, found) = list("?user=ann+b").await;
+    let [found] = found.as_slice() else { panic!("{found:?}") };
+    assert_eq!((&found["client"], &found["state"]), (&json!(ann.id), &json!("authenticated")));
+    assert_eq!(found["rooms"].as_array().unwrap().len(), 3);
+    assert!(found["receivedBytes"].as_u64() > Some(0) && found["sentBytes"].as_u64() > Some(0));
+    for bad in ["?limit=0", "?limit=x", "?client=x", "?name=x", "?user=%f", "?user=%ff"] {
+        assert_eq!(list(bad).await.0, 400, "{bad}");
+    }
+    let path = format!("/v1/connections/{}", ann.id);
+    assert_eq!(admin(&edge, "DELETE", &path, "wrong", "").await.0, 401);
+    assert_eq!(admin(&edge, "DELETE", &path, "key", "").await.0, 200);
+    assert_eq!(ann.closed().await, (4501, "Kicked".to_owned()));
+    ann.end().await;
+    assert_eq!(admin(&edge, "DELETE", &path, "key", "").await.0, 404);
+    assert_eq!(admin(&edge, "DELETE", "/v1/connections/x", "key", "").await.0, 400);
+    assert_eq!(admin(&edge, "POST", &path, "key", "").await.0, 405);
+    bob.close().await;
+    connecting.close().await;
+    edge.is_empty().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_can_be_asked_for() {
+    let mut settings = config();
+    settings.api_key = Some(signal_core::redis::Secret::new("key"));
+    let edge = Edge::with(settings).await;
+    let mut socket = edge.login("u").await;
+    assert_eq!(admin(&edge, "POST", "/v1/drain", "", "").await.0, 401);
+    assert_eq!(admin(&edge, "GET", "/v1/drain", "key", "").await.0, 405);
+    assert_eq!(admin(&edge, "POST", "/v1/drain", "key", "").await.0, 202);
+    assert_eq!(socket.closed().await.0, 1001);
+    socket.end().await;
+    edge.ended().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_publish_api_has_a_rate() {
+    let mut settings = config();
+    settings.api_key = Some(signal_core::redis::Secret::new("key"));
+    settings.api_rate = 3;
+    let edge = Edge::with(settings).await;
+    let item = json!({ "room": "r", "event": "e" });
+    let post =
+        async |body: Value| admin(&edge, "POST", "/v1/publish", "key", &body.to_string()).await.0;
+    assert_eq!(post(json!([item, item, item, item])).await, 429);
+    assert_eq!(post(json!([item, item, item])).await, 200);
+    assert_eq!(post(item.clone()).await, 429);
+    until("it refills", async || post(item.clone()).await == 200).await;
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_a_key_the_publish_api_is_off() {
     let edge = Edge::start().await;
     let (status, answer) = admin(&edge, "POST", "/v1/publish", "", "{}").await;

@@ -478,6 +478,18 @@ async fn a_client_that_sends_too_much_is_closed_and_the_allowance_refills() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn connections_end_at_their_age() {
+    let edge = Edge::with(with(|config| config.max_connection_age = Some(SHORT))).await;
+    let mut plain = edge.login("u").await;
+    let mut v1 = Socket::connect_as(edge.address, "signal.v1.json").await;
+    v1.login("v").await;
+    assert_eq!(plain.closed().await, (4102, "Connection too old".to_owned()));
+    assert_eq!(v1.event("goodbye").await["reason"], "too old");
+    assert_eq!(v1.closed().await.0, 4102);
+    finish(edge, [plain, v1]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_drain_delivers_what_is_queued_and_says_why() {
     let mut edge = Edge::start().await;
     let mut sockets = Vec::new();

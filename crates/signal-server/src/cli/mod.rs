@@ -4,6 +4,7 @@ pub(crate) mod check;
 pub(crate) mod demo;
 pub(crate) mod emit;
 pub(crate) mod logs;
+pub(crate) mod papers;
 mod publish;
 pub(crate) mod serve;
 pub(crate) mod tail;
@@ -13,7 +14,8 @@ use std::error::Error;
 use std::fmt;
 use std::process::ExitCode;
 
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap_complete::Shell;
 use signal_server::config::{ConfigError, SETTINGS, Values};
 
 /// `EX_USAGE` of sysexits: the configuration is not allowed.
@@ -123,6 +125,12 @@ pub(crate) fn arguments() -> Command {
             with_settings(Command::new("check"), true)
                 .about("Validate the settings, reach Redis, print what is in effect"),
         )
+        .subcommand(
+            Command::new("completions")
+                .about("Print a completion script for a shell")
+                .arg(Arg::new("shell").required(true).value_parser(value_parser!(Shell))),
+        )
+        .subcommand(Command::new("man").about("Print the manual page, for man -l -"))
 }
 
 /// Adds a flag for each setting.

@@ -38,6 +38,8 @@ pub(crate) async fn run_until_stopped(edge: Signal) -> Result<(), Failure> {
 
 /// Binds, and says where.
 pub(crate) async fn bind(builder: SignalBuilder) -> Result<Signal, Failure> {
+    let config = builder.settings();
+    let (workers, bus, auth) = (config.workers, config.bus_name(), config.auth_name());
     let edge = builder.bind().await.map_err(|error| match error {
         SignalError::Config(error) => Failure::usage(error),
         error => Failure::other(error),
@@ -46,6 +48,9 @@ pub(crate) async fn bind(builder: SignalBuilder) -> Result<Signal, Failure> {
         address = %edge.address(),
         admin = edge.admin_address().map(tracing::field::display),
         instance = edge.handle().instance(),
+        workers,
+        bus,
+        auth,
         version = env!("CARGO_PKG_VERSION"),
         "listening"
     );

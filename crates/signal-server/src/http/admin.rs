@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
-use hyper::header::AUTHORIZATION;
+use hyper::header::{AUTHORIZATION, HeaderValue, RETRY_AFTER};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -21,7 +21,7 @@ use serde_json::value::RawValue;
 use signal_core::channel::Target;
 use tracing::{debug, warn};
 
-use super::{Body, http_settings, json, respond_with, text};
+use super::{Body, http_settings, inspect, json, respond_with, text};
 use crate::bus::PublishError;
 use crate::handle::{Publication, SendError, Sent};
 use crate::server::Shared;
@@ -86,16 +86,33 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
 }
 
 async fn respond(shared: &Arc<Shared>, request: Request<Incoming>) -> Response<Body> {
+    const PATHS: [&str; 5] =
+        ["/v1/publish", "/v1/info", "/v1/connections", "/v1/drain", "/metrics"];
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     match (method, path.as_str()) {
         (Method::POST, "/v1/publish") => publish(shared, request).await,
+        (Method::POST, "/v1/drain") => drain(shared, &request),
         (Method::GET, "/v1/info") => info(shared).await,
+        (Method::GET, "/v1/connections") => inspect::list(shared, request.uri().query()).await,
         (Method::GET, "/metrics") => metrics(shared).await,
-        (_, "/v1/publish" | "/v1/info" | "/metrics") => {
-            text(StatusCode::METHOD_NOT_ALLOWED, "wrong method\n")
-        }
-        _ => text(StatusCode::NOT_FOUND, "not found\n"),
+        (method, path) => match path.strip_prefix("/v1/connections/") {
+            Some(id) if method == Method::DELETE => match unauthorized(shared, &request) {
+                Some(refusal) => refusal,
+                None => inspect::close(shared, id).await,
+            },
+            None if !PATHS.contains(&path) => text(StatusCode::NOT_FOUND, "not found\n"),
+            _ => text(StatusCode::METHOD_NOT_ALLOWED, "wrong method\n"),
+        },
     }
+}
+
+/// Begins the drain; the answer does not wait for it.
+fn drain(shared: &Arc<Shared>, request: &Request<Incoming>) -> Response<Body> {
+    if let Some(refusal) = unauthorized(shared, request) {
+        return refusal;
+    }
+    shared.handle().drain();
+    json(StatusCode::ACCEPTED, &json!({ "draining": true }))
 }
 
 async fn metrics(shared: &Arc<Shared>) -> Response<Body> {
@@ -141,9 +158,11 @@ async fn publish(shared: &Arc<Shared>, request: Request<Incoming>) -> Response<B
         Ok(Err(error)) => return fail(StatusCode::BAD_REQUEST, &error.to_string()),
         Err(_) => return fail(StatusCode::REQUEST_TIMEOUT, "the body took too long"),
     };
+    let allowed = |count| shared.api_allowance.lock().take(count, shared.config.api_rate);
     let is_batch = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
     if !is_batch {
         return match serde_json::from_slice::<Item<'_>>(&body) {
+            Ok(_) if !allowed(1) => too_many(),
             Ok(item) => {
                 let (status, answer) = publish_item(shared, &item).await;
                 json(status, &answer)
@@ -152,6 +171,7 @@ async fn publish(shared: &Arc<Shared>, request: Request<Incoming>) -> Response<B
         };
     }
     match serde_json::from_slice::<Vec<&RawValue>>(&body) {
+        Ok(items) if items.len() <= ITEMS_MAX && !allowed(items.len()) => too_many(),
         Ok(items) if items.len() <= ITEMS_MAX => publish_batch(shared, &items).await,
         Ok(_) => fail(StatusCode::BAD_REQUEST, "a batch has at most 1000 items"),
         Err(error) => fail(StatusCode::BAD_REQUEST, &error.to_string()),
@@ -207,9 +227,15 @@ async fn publish_item(shared: &Arc<Shared>, item: &Item<'_>) -> (StatusCode, ser
     }
 }
 
+fn too_many() -> Response<Body> {
+    let mut response = fail(StatusCode::TOO_MANY_REQUESTS, "over SIGNAL_API_RATE, try again");
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    response
+}
+
 fn unauthorized(shared: &Shared, request: &Request<Incoming>) -> Option<Response<Body>> {
     let Some(key) = &shared.config.api_key else {
-        return Some(fail(StatusCode::FORBIDDEN, "the publish API is off: set SIGNAL_API_KEY"));
+        return Some(fail(StatusCode::FORBIDDEN, "this API is off: set SIGNAL_API_KEY"));
     };
     let given = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     let given = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
@@ -223,6 +249,6 @@ fn same(left: &[u8], right: &[u8]) -> bool {
         && left.iter().zip(right).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
 }
 
-fn fail(status: StatusCode, error: &str) -> Response<Body> {
+pub(super) fn fail(status: StatusCode, error: &str) -> Response<Body> {
     json(status, &json!({ "ok": false, "error": error }))
 }

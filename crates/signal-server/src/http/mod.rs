@@ -7,6 +7,7 @@
 pub(crate) mod admin;
 mod assets;
 mod health;
+mod inspect;
 mod upgrade;
 
 use std::cell::Cell;

@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering;
 
 use super::{Body, text};
 use crate::config::Origins;
-use crate::server::Shared;
+use crate::server::{Refusal, Shared};
 
 /// Seconds after which a refused client may try again.
 const RETRY_AFTER_SECONDS: &str = "5";
@@ -31,13 +31,18 @@ pub(super) fn respond(
 ) -> (Response<Body>, Option<Variant>) {
     match check(shared, request) {
         Ok(()) => accept(shared, request.headers()),
-        Err(refusal) => (*refusal, None),
+        Err((reason, response)) => {
+            shared.refused.count(reason);
+            (*response, None)
+        }
     }
 }
 
-fn check(shared: &Shared, request: &Request<Incoming>) -> Result<(), Box<Response<Body>>> {
+type Refused = (Refusal, Box<Response<Body>>);
+
+fn check(shared: &Shared, request: &Request<Incoming>) -> Result<(), Refused> {
     let headers = request.headers();
-    let refuse = |status, why: &'static str| Err(Box::new(text(status, why)));
+    let refuse = |status, why: &'static str| Err((Refusal::Malformed, Box::new(text(status, why))));
     if request.version() != Version::HTTP_11 {
         return refuse(StatusCode::BAD_REQUEST, "a WebSocket needs HTTP/1.1\n");
     }
@@ -54,14 +59,14 @@ fn check(shared: &Shared, request: &Request<Incoming>) -> Result<(), Box<Respons
         return refuse(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key must be 16 bytes in base64\n");
     }
     if !is_origin_allowed(&shared.config.origins, headers) {
-        return refuse(StatusCode::FORBIDDEN, "pages of this origin may not connect\n");
+        let refusal = text(StatusCode::FORBIDDEN, "pages of this origin may not connect\n");
+        return Err((Refusal::Origin, Box::new(refusal)));
     }
     if shared.refusing.load(Ordering::Relaxed) {
-        return Err(unavailable("draining\n"));
+        return Err((Refusal::Draining, unavailable("draining\n")));
     }
     if shared.is_full() {
-        shared.refused.fetch_add(1, Ordering::Relaxed);
-        return Err(unavailable("at the connection cap\n"));
+        return Err((Refusal::Cap, unavailable("at the connection cap\n")));
     }
     Ok(())
 }
@@ -136,13 +141,13 @@ fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item =
         .map(str::trim)
 }
 
-fn upgrade_required(why: &'static str) -> Box<Response<Body>> {
+fn upgrade_required(why: &'static str) -> Refused {
     let mut response = text(StatusCode::UPGRADE_REQUIRED, why);
     let headers = response.headers_mut();
     headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    Box::new(response)
+    (Refusal::Malformed, Box::new(response))
 }
 
 fn unavailable(why: &'static str) -> Box<Response<Body>> {

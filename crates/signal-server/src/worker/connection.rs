@@ -138,6 +138,7 @@ impl State {
     /// Takes what a client sent; breaks when the connection is over.
     pub(super) fn receive(&mut self, slot: Slot, bytes: &mut [u8]) -> ControlFlow<()> {
         self.counters.bytes_received += bytes.len() as u64;
+        self.session(slot).received_bytes += bytes.len() as u64;
         if self.session(slot).is_broken {
             return ControlFlow::Continue(());
         }

@@ -7,6 +7,7 @@
 //! counted by reason and logged at a bounded rate, and disturb nothing else.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use signal_core::channel::{Channel, Target};
 use signal_core::envelope::Envelope;
@@ -71,11 +72,26 @@ impl State {
             return true;
         }
         match Envelope::decode(payload) {
-            Ok(envelope) if envelope.matches(target) => self.route(target, &envelope),
+            Ok(envelope) if envelope.matches(target) => {
+                self.lags.extend(envelope.ts);
+                self.route(target, &envelope);
+            }
             Ok(_) => self.bus_message_bad("channel_mismatch"),
             Err(error) => self.bus_message_bad(error.reason()),
         }
         true
+    }
+
+    /// The turn's messages are written: notes how long each took from its producer.
+    pub(super) fn note_lags(&mut self) {
+        if self.lags.is_empty() {
+            return;
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        for ts in self.lags.drain(..) {
+            // A producer whose clock is ahead counts as no lag.
+            self.counters.bus_lag.observe(now.saturating_sub(Duration::from_millis(ts)));
+        }
     }
 
     /// A message was over the limit, and was passed over unread.

@@ -65,6 +65,8 @@ pub(crate) struct Socket {
     pub(super) variant: Variant,
     /// Deliveries are transformed for this one alone (session encryption).
     pub(super) transformed: bool,
+    /// Bytes the socket took.
+    pub(super) sent_bytes: u64,
     /// What ended it from the sending side, until the session's task takes notice.
     pub(super) failure: Option<SendFailure>,
 }
@@ -76,6 +78,16 @@ pub(crate) enum SendFailure {
     SlowConsumer,
     /// The peer is gone.
     Disconnected,
+}
+
+impl SendFailure {
+    /// In logs.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::SlowConsumer => "slow consumer",
+            Self::Disconnected => "disconnected",
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -122,6 +134,7 @@ impl Socket {
             held: false,
             variant,
             transformed: false,
+            sent_bytes: 0,
             failure: None,
         }
     }
@@ -359,6 +372,7 @@ impl Fanout {
             match socket.stream.try_write_vectored(&slices[..count]) {
                 Ok(written) => {
                     self.counters.bytes += written as u64;
+                    socket.sent_bytes += written as u64;
                     outbox.advance(written);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
@@ -394,6 +408,7 @@ impl Fanout {
             Err(_) => return self.fail(socket, slot, SendFailure::Disconnected),
         };
         self.counters.bytes += written as u64;
+        socket.sent_bytes += written as u64;
         if first_earlier == NONE && written == last.len() {
             return;
         }

@@ -12,6 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use signal_core::close::CloseCode;
 use signal_core::message::json_string;
 use signal_core::v1::{ErrorCode, Outgoing, Variant};
+use tokio::time::Instant;
 use tracing::{debug, error};
 
 use super::State;
@@ -35,11 +36,13 @@ impl State {
         self.enter_phase(slot, Phase::Authenticating);
         let credentials = Credentials::of(data);
         let client = self.session(slot).client;
+        let began = Instant::now();
         let authenticate =
             self.shared.hooks.authenticate.clone().expect("set when the edge is bound");
         let future = authenticate(client, credentials.clone());
-        self.go_on(slot, future, |state, slot, outcome| {
+        self.go_on(slot, future, move |state, slot, outcome| {
             let outcome = outcome.unwrap_or_else(|error| Err(AuthError::Failed(error)));
+            state.counters.login_time.observe(began.elapsed());
             state.authenticated(slot, outcome, credentials, id);
         });
     }

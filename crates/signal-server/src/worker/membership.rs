@@ -336,6 +336,7 @@ impl State {
         if let Link::Redis(subscriptions) = &mut self.link {
             subscriptions.connected();
         }
+        self.counters.bus_connects += 1;
         for queue in &self.shared.queues {
             queue.control(Command::Resync(None, ResyncReason::Bus));
         }

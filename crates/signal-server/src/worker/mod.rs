@@ -53,7 +53,7 @@ use self::resync::{ResyncReason, Resyncs};
 use self::session::Session;
 use self::wheel::{TICK, Tick, Wheel};
 use crate::bus::{Link, LinkState, LinkStatus, redis};
-use crate::counts::{Counters, Counts};
+use crate::counts::{ConnectionInfo, Counters, Counts};
 use crate::server::Shared;
 
 /// Bytes of one read from a client.
@@ -98,12 +98,24 @@ pub(crate) enum Command {
     Close { client: ClientId, code: CloseCode, found: oneshot::Sender<bool> },
     /// Messages for a group (`None`: for everyone) may have been lost on their way here.
     Resync(Option<GroupKey>, ResyncReason),
+    /// Asks for connections that match.
+    List(Filter, oneshot::Sender<Vec<ConnectionInfo>>),
     /// Asks for numbers.
     Count(oneshot::Sender<Counts>),
     /// Closes every connection, spread over a time.
     Drain(Duration),
     /// Ends the worker, and what connections are left.
     Stop,
+}
+
+/// Which connections are asked for; each part that is given has to match.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Filter {
+    pub(crate) user: Option<String>,
+    pub(crate) room: Option<String>,
+    pub(crate) client: Option<ClientId>,
+    /// No more than this.
+    pub(crate) limit: usize,
 }
 
 /// A worker; see the module.
@@ -131,6 +143,8 @@ pub(crate) struct State {
     pub(crate) link: Link,
     wheel: Wheel,
     drain: Option<Drain>,
+    /// The producers' times of the messages of the turn under way, in milliseconds since the epoch.
+    lags: Vec<u64>,
     /// Hooks that nobody waits for; finished ones are swept at each tick.
     hook_tasks: JoinSet<()>,
     scratch: Vec<u8>,
@@ -198,6 +212,7 @@ impl Worker {
                 link,
                 wheel: Wheel::default(),
                 drain: None,
+                lags: Vec::new(),
                 hook_tasks: JoinSet::new(),
                 scratch: vec![0; SCRATCH_BYTES],
                 backlog_waker: None,
@@ -279,9 +294,14 @@ impl Worker {
         interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let began = interval.tick().await;
         loop {
-            let passed = interval.tick().await - began;
+            let due = interval.tick().await;
+            let passed = due - began;
+            let delay = due.elapsed();
             let now = u32::try_from(passed.as_millis() / TICK.as_millis()).unwrap_or(u32::MAX);
-            self.turn(|state| state.tick(Tick(now)));
+            self.turn(|state| {
+                state.counters.tick_delay.observe(delay);
+                state.tick(Tick(now));
+            });
         }
     }
 
@@ -317,6 +337,7 @@ impl State {
     /// Writes what is owed, and wakes the tasks that have to look at their sockets.
     fn end_turn(&mut self) {
         let more = self.fanout.flush(&mut self.sockets);
+        self.note_lags();
         if self.fanout.has_attention() {
             for slot in self.fanout.take_attention() {
                 self.wake(slot);
@@ -411,6 +432,9 @@ impl State {
                 let _ = found.send(slot.is_some());
             }
             Command::Resync(group, reason) => self.resync_later(group, reason),
+            Command::List(filter, answer) => {
+                let _ = answer.send(self.list(&filter));
+            }
             Command::Count(answer) => {
                 let _ = answer.send(self.count());
             }
@@ -467,22 +491,26 @@ impl State {
             drain.closed += slots.len();
         }
         for slot in slots {
-            self.say_goodbye(slot);
+            self.say_goodbye(slot, "draining", CloseCode::Draining);
         }
     }
 
-    /// Closes a connection since the edge drains; clients of `signal.v1` are told when to come back.
-    fn say_goodbye(&mut self, slot: Slot) {
+    /// Closes a connection that is to come back; clients of `signal.v1` are told when.
+    fn say_goodbye(&mut self, slot: Slot, reason: &str, code: CloseCode) {
         if !self.sockets[slot.0 as usize].variant.is_v1() {
-            self.begin_close(slot, CloseCode::ServerShuttingDown);
+            let code = match code {
+                CloseCode::Draining => CloseCode::ServerShuttingDown,
+                code => code,
+            };
+            self.begin_close(slot, code);
             return;
         }
         if self.session(slot).is_online() {
             let spread = RECONNECT_SPREAD.mul_f64(crate::random::fraction()).as_millis();
-            let data = format!("{{\"reason\":\"draining\",\"retryAfterMs\":{spread}}}");
+            let data = format!("{{\"reason\":\"{reason}\",\"retryAfterMs\":{spread}}}");
             self.notify(slot, "\"goodbye\"", &data);
         }
-        self.begin_close(slot, CloseCode::Draining);
+        self.begin_close(slot, code);
     }
 
     /// Numbers as they are now, and what became of the hub's indexes.
@@ -496,13 +524,18 @@ impl State {
             waiting: self.memberships.waiting() + self.joins.len(),
             channels_wanted,
             channels_confirmed,
-            outbox_bytes: self.sockets.iter().map(|(_, socket)| socket.queued_bytes() as u64).sum(),
             ..Counts::default()
         };
         counts.counters.sent = self.fanout.counters;
-        for (key, _) in self.hub.groups() {
+        for (_, socket) in &self.sockets {
+            counts.count_outbox(socket.queued_bytes());
+        }
+        for (key, members) in self.hub.groups() {
             match key.kind {
-                hub::GroupKind::Room => counts.rooms += 1,
+                hub::GroupKind::Room => {
+                    counts.rooms += 1;
+                    counts.memberships += members as u64;
+                }
                 hub::GroupKind::User => counts.users += 1,
             }
         }
@@ -512,12 +545,31 @@ impl State {
         counts
     }
 
+    /// The connections that match.
+    fn list(&self, filter: &Filter) -> Vec<ConnectionInfo> {
+        let is_member =
+            |slot: Slot, room: &String| self.hub.is_member(slot, hub::GroupKind::Room, room);
+        self.sessions
+            .iter()
+            .map(|(index, session)| {
+                (Slot(u32::try_from(index).expect("slots have 28 bits")), session)
+            })
+            .filter(|(slot, session)| {
+                filter.client.is_none_or(|client| session.client == client)
+                    && filter.user.as_ref().is_none_or(|user| session.user.as_deref() == Some(user))
+                    && filter.room.as_ref().is_none_or(|room| is_member(*slot, room))
+            })
+            .take(filter.limit)
+            .map(|(slot, session)| self.describe(slot, session))
+            .collect()
+    }
+
     /// Ends every connection; returns the hooks that this set going, and those under way.
     fn end_all(&mut self) -> JoinSet<()> {
         let slots: Vec<_> = self.sessions.iter().map(|(index, _)| index).collect();
         for index in slots {
             let slot = Slot(u32::try_from(index).expect("slots have 28 bits"));
-            self.say_goodbye(slot);
+            self.say_goodbye(slot, "draining", CloseCode::Draining);
             self.finish(slot);
         }
         std::mem::take(&mut self.hook_tasks)

@@ -13,15 +13,16 @@ use signal_core::close::CloseCode;
 use signal_core::id::ClientId;
 use signal_core::v1::Variant;
 use tokio::net::TcpStream;
-use tracing::debug;
+use tracing::info;
 
 use super::State;
 use super::answer::RequestId;
 use super::fanout::{SendFailure, Socket};
-use super::hub::Slot;
+use super::hub::{GroupKind, Slot};
 use super::inbound::Inbox;
 use super::wheel::{TICK, Tick};
 use crate::auth::RoomPattern;
+use crate::counts::ConnectionInfo;
 use crate::hooks::{Client, HandshakeAnswer};
 use crate::ws::frame::{Opcode, write_close, write_frame};
 use crate::ws::parser::Parser;
@@ -85,6 +86,10 @@ pub(super) struct Session {
     /// When the credentials end.
     expires: Tick,
     opened: Tick,
+    /// When it has reached the age at which connections are spread anew.
+    ends: Tick,
+    /// Bytes the client sent.
+    pub(super) received_bytes: u64,
     /// When the phase began.
     since: Tick,
     last_activity: Tick,
@@ -178,7 +183,12 @@ impl State {
         let entry = self.sessions.vacant_entry();
         let slot = Slot(u32::try_from(entry.key()).expect("slots have 28 bits"));
         let instance = self.shared.instance.tag;
-        let client = ClientId::from_parts(instance, self.id, slot.0, crate::random::bits());
+        let random = crate::random::bits();
+        let client = ClientId::from_parts(instance, self.id, slot.0, random);
+        let ends = self.shared.config.max_connection_age.map_or(Tick(u32::MAX), |age| {
+            // A tenth is left to chance, so that connections of one moment do not end in one.
+            now.after(age.mul_f64(1.0 - 0.1 * crate::random::fraction()))
+        });
         entry.insert(Session {
             client,
             phase: Phase::Unauthorized,
@@ -196,6 +206,8 @@ impl State {
             awaiting: 0,
             expires: Tick(u32::MAX),
             opened: now,
+            ends,
+            received_bytes: 0,
             since: now,
             last_activity: now,
             next_ping: now,
@@ -224,6 +236,24 @@ impl State {
             user_id: session.user.clone(),
             metadata: session.details.as_ref().and_then(|details| details.metadata.clone()),
             signal: self.shared.handle(),
+        }
+    }
+
+    /// A connection as operators see it.
+    pub(super) fn describe(&self, slot: Slot, session: &Session) -> ConnectionInfo {
+        let socket = &self.sockets[slot.0 as usize];
+        let groups = self.hub.groups_of(slot).filter(|key| key.kind == GroupKind::Room);
+        ConnectionInfo {
+            client: session.client,
+            user: session.user.clone(),
+            state: session.state_name(),
+            variant: socket.variant,
+            age: self.now().since(session.opened),
+            silence: self.now().since(session.last_activity),
+            rooms: groups.map(|key| key.name.clone()).collect(),
+            outbox_bytes: socket.queued_bytes(),
+            received_bytes: session.received_bytes,
+            sent_bytes: socket.sent_bytes,
         }
     }
 
@@ -268,7 +298,8 @@ impl State {
             Phase::Authenticated => session
                 .next_ping
                 .min(session.last_activity.after(config.heartbeat_timeout))
-                .min(session.credentials_deadline()),
+                .min(session.credentials_deadline())
+                .min(session.ends),
             Phase::Closing => {
                 session.since.after(match self.sockets[slot.0 as usize].is_blocked() {
                     true => BLOCKED_CLOSE_TIMEOUT,
@@ -309,6 +340,10 @@ impl State {
                 }
                 let next_ping = now.after(self.shared.config.ping_interval);
                 let session = self.session(slot);
+                if session.ends <= now {
+                    self.say_goodbye(slot, "too old", CloseCode::TooOld);
+                    return;
+                }
                 if session.is_paused {
                     session.last_activity = now;
                 }
@@ -400,11 +435,15 @@ impl State {
             _ => session.close,
         };
         self.counters.count_close(code);
-        debug!(
+        info!(
             client = %session.client,
             user = session.user.as_deref(),
+            state = session.state_name(),
             code,
+            failure = socket.failure.map(SendFailure::name),
             seconds = (TICK * (self.now().0 - session.opened.0)).as_secs_f32(),
+            received_bytes = session.received_bytes,
+            sent_bytes = socket.sent_bytes,
             "connection ended"
         );
         drop(socket);

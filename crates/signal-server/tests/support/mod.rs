@@ -161,6 +161,11 @@ impl Edge {
     /// Drains, and waits for the end.
     pub async fn stop(mut self) {
         self.begin_stop();
+        self.ended().await;
+    }
+
+    /// Waits for the end.
+    pub async fn ended(mut self) {
         within("the edge ends", &mut self.running).await.expect("the edge does not panic");
     }
 }
