@@ -33,6 +33,9 @@ rust() {
   fi
   say "tests"
   cargo test --workspace --quiet
+  say "tests of optional features"
+  cargo clippy -p signal-server --all-targets --features otel --quiet -- -D warnings
+  cargo test -p signal-server --features otel --test otel --quiet
 }
 
 e2e() {

@@ -480,6 +480,12 @@ fn redis(values: &Values) -> Result<RedisSettings, ConfigError> {
     Ok(settings)
 }
 
+/// Where an OpenTelemetry collector listens, by the variable that all its exporters read.
+#[cfg(feature = "otel")]
+pub fn telemetry_endpoint() -> Option<String> {
+    std::env::var_os("OTEL_EXPORTER_OTLP_ENDPOINT")?.into_string().ok()
+}
+
 /// The soft limit on open files, less what is not connections.
 fn connections_default() -> usize {
     let files = open_files_limit().saturating_sub(FILES_RESERVED);

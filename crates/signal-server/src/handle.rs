@@ -310,7 +310,7 @@ impl SignalHandle {
             id: None,
             ts: None,
             from: None,
-            trace: None,
+            trace: crate::trace::current().map(Cow::Owned),
         };
         let mut bytes = Vec::new();
         envelope.encode(self.shared.codec, &mut bytes);

@@ -43,6 +43,7 @@ mod metrics;
 mod random;
 mod server;
 mod tally;
+mod trace;
 mod worker;
 pub mod ws;
 

@@ -31,7 +31,7 @@ fn run() -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(Failure::other)?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         match name {
             "demo" => Box::pin(cli::demo::run(&values)).await,
             "emit" => cli::emit::run(arguments, &values).await,
@@ -45,5 +45,7 @@ fn run() -> Result<(), Failure> {
             "man" => cli::papers::manual(),
             _ => cli::serve::run(&values).await,
         }
-    })
+    });
+    cli::logs::finish();
+    outcome
 }

@@ -3,7 +3,9 @@
 use std::io::IsTerminal as _;
 
 use signal_server::config::{ConfigError, Values};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
 
 /// Starts logging as the settings say; tools that print results log only what is wrong.
 pub(crate) fn start(values: &Values, command: &str) -> Result<(), ConfigError> {
@@ -27,14 +29,55 @@ pub(crate) fn start(values: &Values, command: &str) -> Result<(), ConfigError> {
             });
         }
     };
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(is_terminal);
-    if is_text {
-        logs.init();
-    } else {
-        logs.json().init();
-    }
+    let text = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(is_terminal);
+    let logs = if is_text { text.boxed() } else { text.json().boxed() };
+    let subscriber = tracing_subscriber::registry().with(logs.with_filter(filter));
+    #[cfg(feature = "otel")]
+    let subscriber = subscriber.with(telemetry::layer());
+    subscriber.init();
     Ok(())
+}
+
+/// Sends what is still to be sent to the collector, at the end of the process.
+pub(crate) fn finish() {
+    #[cfg(feature = "otel")]
+    telemetry::finish();
+}
+
+#[cfg(feature = "otel")]
+mod telemetry {
+    use std::sync::OnceLock;
+
+    use opentelemetry::trace::TracerProvider as _;
+    use opentelemetry_otlp::SpanExporter;
+    use opentelemetry_sdk::Resource;
+    use opentelemetry_sdk::trace::{SdkTracerProvider, Tracer};
+    use tracing::{Subscriber, warn};
+    use tracing_opentelemetry::OpenTelemetryLayer;
+    use tracing_subscriber::registry::LookupSpan;
+
+    static PROVIDER: OnceLock<SdkTracerProvider> = OnceLock::new();
+
+    /// Spans to the collector that the environment names, if it names one.
+    pub(super) fn layer<S>() -> Option<OpenTelemetryLayer<S, Tracer>>
+    where
+        S: Subscriber + for<'span> LookupSpan<'span>,
+    {
+        signal_server::config::telemetry_endpoint()?;
+        let exporter = SpanExporter::builder().with_http().build().ok()?;
+        let resource = Resource::builder().with_service_name("signal").build();
+        let provider = SdkTracerProvider::builder()
+            .with_batch_exporter(exporter)
+            .with_resource(resource)
+            .build();
+        let tracer = provider.tracer("signal");
+        PROVIDER.get_or_init(|| provider);
+        Some(tracing_opentelemetry::layer().with_tracer(tracer))
+    }
+
+    pub(super) fn finish() {
+        if let Some(Err(error)) = PROVIDER.get().map(SdkTracerProvider::shutdown) {
+            warn!(%error, "the last spans did not reach the collector");
+        }
+    }
 }

@@ -19,7 +19,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::json;
 use serde_json::value::RawValue;
 use signal_core::channel::Target;
-use tracing::{debug, warn};
+use tracing::{Instrument as _, debug, info_span, warn};
 
 use super::{Body, http_settings, inspect, json, respond_with, text};
 use crate::bus::PublishError;
@@ -210,7 +210,8 @@ async fn publish_item(shared: &Arc<Shared>, item: &Item<'_>) -> (StatusCode, ser
     if let Some(data) = item.data {
         publication = publication.json(data);
     }
-    match shared.handle().publish(publication).await {
+    let published = shared.handle().publish(publication).instrument(info_span!("publish")).await;
+    match published {
         Ok(Sent::Local) => (StatusCode::OK, json!({ "ok": true, "receivers": 1 })),
         Ok(Sent::Published(published)) => {
             (StatusCode::OK, json!({ "ok": true, "receivers": published.receivers }))

@@ -74,6 +74,7 @@ impl State {
         match Envelope::decode(payload) {
             Ok(envelope) if envelope.matches(target) => {
                 self.lags.extend(envelope.ts);
+                let _span = envelope.trace.as_deref().map(crate::trace::fan_out);
                 self.route(target, &envelope);
             }
             Ok(_) => self.bus_message_bad("channel_mismatch"),
