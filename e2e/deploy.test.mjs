@@ -1,0 +1,258 @@
+// The files of deploy/ with the programs that they are for: Redis with its users, edges with the
+// settings of each deployment, the image's health check, Prometheus and the dashboard's queries.
+
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { mkdirSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
+import { basename, join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { fileURLToPath } from "node:url";
+
+import { Client } from "./client.mjs";
+import { Redis } from "./ignis.mjs";
+import { Edge, Process, freePort, run, scratch, signal, startRedis, until } from "./support.mjs";
+
+const here = (path) => fileURLToPath(new URL(path, import.meta.url));
+const deploy = (path) => here(`../deploy/${path}`);
+const read = (path) => readFileSync(deploy(path), "utf8");
+
+// Installs what is missing; it takes no time when there is nothing to do.
+function install() {
+  const { status, stderr } = spawnSync(here("../scripts/lint-deploy.sh"), ["tools"]);
+  assert.equal(status, 0, String(stderr));
+}
+
+// Secrets as deploy/secrets.sh makes them, one file each.
+function makeSecrets(names) {
+  const folder = mkdtempSync(join(scratch, "secrets-"));
+  for (const name of names) writeFileSync(join(folder, name), `${name}-`.padEnd(32, "0123456789") + "\n");
+  return folder;
+}
+
+// Redis as deploy/redis starts it.
+async function startBus(secrets) {
+  const port = await freePort();
+  const args = [secrets, "--port", String(port), "--bind", "127.0.0.1", "--dir", scratch];
+  const redis = new Process(deploy("redis/start.sh"), args);
+  await redis.line("readiness", (line) => line.includes("Ready to accept connections"));
+  return Object.assign(redis, { port, secrets });
+}
+
+const login = ({ port, secrets }, username) => ({
+  APP_ENV_WEBSOCKET_REDIS_MODE: "single",
+  APP_ENV_WEBSOCKET_REDIS_PORT: String(port),
+  APP_ENV_WEBSOCKET_REDIS_USERNAME: username,
+  APP_ENV_WEBSOCKET_REDIS_PASSWORD_FILE: join(secrets, `redis-${username}`),
+});
+
+describe("Redis with the users of deploy/redis", () => {
+  let bus, edge;
+  const clients = [];
+  const as = (username, password) =>
+    new Redis({ port: bus.port, username, password, lazyConnect: true, retryStrategy: null });
+  const password = (name) => readFileSync(join(bus.secrets, name), "utf8").trim();
+
+  before(async () => {
+    bus = await startBus(makeSecrets(["redis-edge", "redis-producer", "redis-typescript"]));
+    edge = await Edge.serve({ environment: login(bus, "edge") });
+  });
+
+  after(async () => {
+    for (const client of clients) client.disconnect();
+    await edge.stop();
+    await bus.stop();
+  });
+
+  async function connected(username, secret) {
+    const client = as(username, secret);
+    client.on("error", () => {});
+    clients.push(client);
+    await client.connect();
+    return client;
+  }
+
+  test("an edge listens and publishes, a producer publishes", async () => {
+    const client = await Client.connect(edge.url, { userId: "ann" });
+    const emitted = await signal(["emit", "--user", "ann", "--event", "paid", "--data", "7"], {
+      environment: login(bus, "producer"),
+    });
+    assert.deepEqual([emitted.code, emitted.stdout], [0, "published, 1 receivers\n"], emitted.stderr);
+    assert.equal((await client.message("paid")).data, 7);
+    const { status } = await edge.publish({ all: true, event: "closed", data: 8 });
+    assert.equal(status, 200);
+    assert.equal((await client.message("closed")).data, 8);
+    await client.close();
+  });
+
+  test("a server of the TypeScript fleet may do what it does", async () => {
+    const server = await connected(undefined, password("redis-typescript"));
+    assert.equal(await server.publish("ws:room:a", "{}"), 0);
+    await server.subscribe("ws:broadcast");
+    for (const kind of ["room", "client", "user"]) await server.psubscribe(`ws:${kind}:*`);
+  });
+
+  test("nobody may do more", async () => {
+    const refused = (promise, what) => assert.rejects(promise, /NOPERM/, what);
+    const producer = await connected("producer", password("redis-producer"));
+    await refused(producer.publish("other:room:a", "{}"), "another channel");
+    await refused(producer.subscribe("ws:broadcast"), "a producer that listens");
+    const elsewhere = await connected("edge", password("redis-edge"));
+    await refused(elsewhere.psubscribe("ws:*"), "an edge with a pattern");
+    await refused(elsewhere.set("key", "value"), "an edge that writes");
+    await refused(elsewhere.client("LIST"), "an edge that looks at others");
+    const health = await connected("health", "any");
+    assert.equal(await health.ping(), "PONG");
+    await refused(health.publish("ws:broadcast", "{}"), "a health check that publishes");
+  });
+
+  test("without its secret a user is off", async () => {
+    const other = await startBus(makeSecrets(["redis-edge"]));
+    const { stdout } = await run("redis-cli", ["-p", String(other.port), "ping"]);
+    assert.match(stdout, /^NOAUTH/);
+    const emitted = await signal(["emit", "--all", "--event", "x"], {
+      environment: login({ port: other.port, secrets: bus.secrets }, "producer"),
+    });
+    assert.notEqual(emitted.code, 0);
+    await other.stop();
+  });
+});
+
+describe("what each deployment starts an edge with", () => {
+  let environments, bus;
+
+  before(async () => {
+    install();
+    const python = here(".cache/venv/bin/python");
+    const { stdout, stderr } = await run(python, [deploy("lint/check.py"), "environments"]);
+    assert.ok(stdout, stderr);
+    environments = JSON.parse(stdout);
+    bus = await startBus(makeSecrets(["jwt", "api-key", "redis-edge"]));
+  });
+  after(() => bus.stop());
+
+  for (const name of ["compose", "kubernetes", "systemd"]) {
+    test(`${name}: signal check is content, and reaches Redis as its user`, async () => {
+      const environment = Object.fromEntries(
+        Object.entries(environments[name]).map(([setting, value]) => {
+          return [setting, setting.endsWith("_FILE") ? join(bus.secrets, basename(value)) : value];
+        }),
+      );
+      environment.APP_ENV_WEBSOCKET_REDIS_HOST = "127.0.0.1";
+      environment.APP_ENV_WEBSOCKET_REDIS_PORT = String(bus.port);
+      const { code, stdout, stderr } = await signal(["check"], { environment });
+      assert.equal(code, 0, stderr);
+      assert.match(stdout, /\nok: redis answers\n$/);
+    });
+  }
+
+  test("the secrets that secrets.sh makes are good enough", async () => {
+    const folder = mkdtempSync(join(scratch, "deploy-"));
+    mkdirSync(join(folder, "secrets"));
+    writeFileSync(join(folder, "secrets.sh"), read("secrets.sh"), { mode: 0o755 });
+    const first = await run(join(folder, "secrets.sh"), []);
+    assert.equal(first.code, 0, first.stderr);
+    const jwt = join(folder, "secrets", "jwt");
+    const secret = readFileSync(jwt, "utf8");
+    assert.match(secret, /^[0-9a-f]{64}$/);
+    const again = await run(join(folder, "secrets.sh"), []);
+    assert.deepEqual([again.code, again.stdout], [0, ""]);
+    assert.equal(readFileSync(jwt, "utf8"), secret);
+  });
+});
+
+test("the image's health check tells a live edge from none", async () => {
+  const edge = await Edge.serve();
+  const port = edge.address.split(":").at(-1);
+  const check = (...args) => run(deploy("healthcheck.sh"), args);
+  assert.equal((await check("/livez", port)).code, 0);
+  assert.equal((await check("/readyz", port)).code, 0);
+  assert.notEqual((await check("/nowhere", port)).code, 0);
+  await edge.stop();
+  assert.notEqual((await check("/livez", port)).code, 0);
+});
+
+describe("Prometheus with the files of deploy/prometheus", () => {
+  let redis, control, edges, prometheus, address;
+
+  before(async () => {
+    install();
+    redis = await startRedis();
+    control = new Redis({ port: redis.port });
+    edges = [await Edge.serve({ redis }), await Edge.serve({ redis })];
+    const folder = mkdtempSync(join(scratch, "prometheus-"));
+    const targets = edges.map(({ admin }) => `"${admin}"`).join(", ");
+    const settings = read("prometheus/prometheus.yaml")
+      .replace('"edge-1:3001", "edge-2:3001", "edge-3:3001"', targets)
+      .replace("scrape_interval: 15s", "scrape_interval: 1s");
+    assert.ok(settings.includes(targets) && settings.includes(": 1s"));
+    writeFileSync(join(folder, "prometheus.yaml"), settings);
+    writeFileSync(join(folder, "alerts.yaml"), read("prometheus/alerts.yaml"));
+    address = `127.0.0.1:${await freePort()}`;
+    prometheus = new Process(here(".cache/debian/usr/bin/prometheus"), [
+      `--config.file=${folder}/prometheus.yaml`,
+      `--storage.tsdb.path=${folder}/data`,
+      `--web.listen-address=${address}`,
+    ]);
+    await prometheus.line("readiness", (line) => line.includes("ready to receive web requests"));
+  });
+
+  after(async () => {
+    await prometheus.stop();
+    await control.quit();
+    await Promise.all(edges.map((edge) => edge.stop()));
+    await redis.stop();
+  });
+
+  async function ask(query) {
+    const parameters = new URLSearchParams({ query });
+    const response = await fetch(`http://${address}/api/v1/query?${parameters}`);
+    const { status, error, data } = await response.json();
+    assert.equal(status, "success", `${query}: ${error}`);
+    return data.result;
+  }
+
+  // A little of everything that is counted only once it has happened.
+  async function makeTraffic() {
+    for (const edge of edges) {
+      const client = await Client.connect(edge.url, { userId: "ann" });
+      client.socket.send("not JSON");
+      await control.publish("ws:broadcast", "not an envelope");
+      const now = { serverId: "e2e", type: "broadcast", event: "now", data: 1, ts: Date.now() };
+      await control.publish("ws:broadcast", JSON.stringify(now));
+      await client.message("now");
+      await edge.publish({ all: true, event: "hello", data: 1 });
+      await client.close();
+    }
+  }
+
+  test("every panel of the dashboard shows something", async () => {
+    const { panels } = JSON.parse(read("grafana/dashboard.json"));
+    const queries = panels.flatMap(({ title, targets = [] }) =>
+      targets.map(({ expr }) => ({
+        title,
+        query: expr
+          .replaceAll("$__rate_interval", "10s")
+          .replaceAll("$__range", "1m")
+          .replaceAll("$instance", ".*"),
+      })),
+    );
+    assert.ok(queries.length > 30);
+    let left = queries;
+    await makeTraffic();
+    await until(() => left.map(({ title }) => title).join(", "), async () => {
+      const answers = await Promise.all(left.map(({ query }) => ask(query)));
+      left = left.filter((_, index) => answers[index].length === 0);
+      return left.length === 0;
+    }).catch(() => assert.deepEqual(left, []));
+  });
+
+  test("it sees the edges, and can evaluate every alert", async () => {
+    const up = await ask('up{job="signal"} == 1');
+    assert.equal(up.length, edges.length);
+    const response = await fetch(`http://${address}/api/v1/rules?type=alert`);
+    const { data } = await response.json();
+    const rules = data.groups.flatMap((group) => group.rules);
+    assert.ok(rules.length > 10);
+    for (const { name, lastError } of rules) assert.equal(lastError ?? "", "", name);
+  });
+});
