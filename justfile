@@ -19,6 +19,14 @@ check:
 test:
     ./scripts/test.sh rust
 
+# Checks of the deployment files
+deploy:
+    ./scripts/test.sh deploy
+
+# A rolling restart behind Traefik, measured
+rolling *arguments:
+    node e2e/rolling.mjs {{arguments}}
+
 # Node and browser tests
 e2e:
     ./scripts/test.sh e2e

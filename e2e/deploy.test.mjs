@@ -53,7 +53,8 @@ describe("Redis with the users of deploy/redis", () => {
   const password = (name) => readFileSync(join(bus.secrets, name), "utf8").trim();
 
   before(async () => {
-    bus = await startBus(makeSecrets(["redis-edge", "redis-producer", "redis-typescript"]));
+    const names = ["edge", "producer", "typescript", "operator"];
+    bus = await startBus(makeSecrets(names.map((name) => `redis-${name}`)));
     edge = await Edge.serve({ environment: login(bus, "edge") });
   });
 
@@ -89,6 +90,16 @@ describe("Redis with the users of deploy/redis", () => {
     assert.equal(await server.publish("ws:room:a", "{}"), 0);
     await server.subscribe("ws:broadcast");
     for (const kind of ["room", "client", "user"]) await server.psubscribe(`ws:${kind}:*`);
+  });
+
+  test("an operator sees who listens", async () => {
+    const client = await Client.connect(edge.url, { userId: "ann" });
+    const operator = await connected("operator", password("redis-operator"));
+    const listeners = await operator.pubsub("NUMSUB", "ws:user:ann", "ws:user:bob");
+    assert.deepEqual(listeners, ["ws:user:ann", 1, "ws:user:bob", 0]);
+    assert.match(await operator.client("LIST"), /name=signal-edge/);
+    await operator.acl("LOG");
+    await client.close();
   });
 
   test("nobody may do more", async () => {

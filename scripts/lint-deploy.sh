@@ -60,7 +60,7 @@ check() { # what, command...
     printf 'ok    %s\n' "$what"
     passed=$((passed + 1))
   else
-    printf 'FAIL  %s\n%s\n' "$what" "$(sed 's/^/      /' <<<"$output")"
+    printf 'FAIL  %s\n%s\n' "$what" "      ${output//$'\n'/$'\n'      }"
     failed=$((failed + 1))
   fi
 }

@@ -4,6 +4,7 @@
 #   ./scripts/test.sh          all of it (a cold run takes under half an hour on two cores)
 #   ./scripts/test.sh rust     formatting, lints, documents, Rust tests
 #   ./scripts/test.sh e2e      node and browser tests against the release binary
+#   ./scripts/test.sh deploy   checks of the deployment files
 #   ./scripts/test.sh conformance   the public WebSocket suite, where it is at hand
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -48,8 +49,15 @@ e2e() {
   (cd e2e && npm ci --no-audit --no-fund --loglevel=error)
   # Where npm does not run install scripts, bun's has to be run by hand.
   e2e/node_modules/.bin/bun --version >/dev/null 2>&1 || (cd e2e && node node_modules/bun/install.js)
+  say "Traefik and Prometheus"
+  ./scripts/lint-deploy.sh tools
   say "end to end"
   (cd e2e && npm test)
+}
+
+deploy() {
+  say "deployment files"
+  ./scripts/lint-deploy.sh
 }
 
 conformance() {
@@ -72,15 +80,16 @@ conformance() {
 }
 
 case "${1:-all}" in
-  rust | e2e | conformance) "$1" ;;
+  rust | deploy | e2e | conformance) "$1" ;;
   all)
     rust
+    deploy
     e2e
     conformance
     say "all passed"
     ;;
   *)
-    echo "usage: $0 [rust|e2e|conformance]" >&2
+    echo "usage: $0 [rust|deploy|e2e|conformance]" >&2
     exit 64
     ;;
 esac

@@ -3,8 +3,8 @@
 #
 #   start.sh SECRETS_FOLDER [redis-server argument]...
 #
-# SECRETS_FOLDER holds redis-edge, redis-producer and, while there is a TypeScript fleet,
-# redis-typescript. A secret that is missing switches its user off.
+# SECRETS_FOLDER holds redis-edge, redis-producer, redis-operator and, while there is a TypeScript
+# fleet, redis-typescript. A secret that is missing switches its user off.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 secrets=$1
@@ -12,7 +12,7 @@ shift
 # Redis reads the file once, at its start; it holds hashes only.
 users=$(mktemp)
 grep -v '^#' "$here/users.acl" >"$users"
-for name in edge producer typescript; do
+for name in edge producer typescript operator; do
   word=$(printf '%s_PASSWORD_SHA256' "$name" | tr '[:lower:]' '[:upper:]')
   if [ -s "$secrets/redis-$name" ]; then
     # Without the line's end, as Signal reads it.
