@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 use crate::bus::{PublishError, Published, Publisher, memory};
 use crate::counts::{ConnectionInfo, Counts};
-use crate::server::{PublishResult, Shared};
+use crate::server::{PublishCase, PublishResult, Shared};
 use crate::worker::{Command, Filter};
 
 /// Sends and publishes; see the module. Cheap to clone.
@@ -328,12 +328,13 @@ impl SignalHandle {
                 memory::publish(&self.shared, target, bytes).map(|_| Sent::LocalOnly)
             }
         };
-        self.shared.published.count(match &outcome {
+        let result = match &outcome {
             Ok(Sent::Published(published)) if published.receivers == 0 => PublishResult::Unheard,
             Ok(Sent::LocalOnly) => PublishResult::LocalOnly,
             Ok(_) => PublishResult::Taken,
             Err(_) => PublishResult::Failed,
-        });
+        };
+        self.shared.published.count(PublishCase(kind, result));
         Ok(outcome?)
     }
 

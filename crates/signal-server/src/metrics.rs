@@ -7,7 +7,7 @@ use std::fmt::{Display, Write as _};
 use std::sync::atomic::Ordering;
 
 use crate::counts::{Counts, Histogram, OUTBOX_BYTES, SECONDS};
-use crate::server::{PublishResult, Refusal, Shared};
+use crate::server::{PublishCase, PublishResult, Refusal, Shared};
 
 /// Writes one metric after another.
 struct Page(String);
@@ -67,8 +67,15 @@ fn labelled(page: &mut Page, shared: &Shared, counts: &Counts) {
         "reason",
         errors,
     );
-    let results = PublishResult::ALL.into_iter().zip(shared.published.get());
-    page.family("signal_publishes_total", "counter", "publishes of this edge", "result", results);
+    let published = shared.published.get();
+    page.head("signal_publishes_total", "counter", "publishes of this edge");
+    for (kind, counts) in PublishCase::KINDS.iter().zip(published.chunks(PublishResult::ALL.len()))
+    {
+        for (result, count) in PublishResult::ALL.iter().zip(counts) {
+            let labels = format!("result=\"{result}\",kind=\"{}\"", kind.name());
+            page.line("signal_publishes_total", &labels, *count);
+        }
+    }
     let refused = Refusal::ALL.into_iter().zip(shared.refused.get());
     page.family("signal_refused_total", "counter", "upgrades refused", "reason", refused);
     let logins = [
@@ -162,6 +169,10 @@ impl Page {
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
+    fn line(&mut self, name: &str, labels: &str, value: u64) {
+        let _ = writeln!(self.0, "{name}{{{labels}}} {value}");
+    }
+
     fn single(&mut self, name: &str, kind: &str, help: &str, value: u64) {
         self.head(name, kind, help);
         let _ = writeln!(self.0, "{name} {value}");
@@ -211,7 +222,7 @@ impl Page {
     ) {
         self.head(name, kind, help);
         for (value, count) in values {
-            let _ = writeln!(self.0, "{name}{{{label}=\"{value}\"}} {count}");
+            self.line(name, &format!("{label}=\"{value}\""), count);
         }
     }
 }

@@ -29,7 +29,7 @@ use crate::hooks::{
     OutboundTransformer, RoomPolicy, erase,
 };
 use crate::tally::{Allowance, Tally};
-pub(crate) use crate::tally::{PublishResult, Refusal};
+pub(crate) use crate::tally::{PublishCase, PublishResult, Refusal};
 use crate::worker::directory::{Directory, WORKERS_MAX, WorkerId};
 use crate::worker::queue::Queue;
 use crate::worker::{self, Command};
@@ -130,8 +130,8 @@ pub(crate) struct Shared {
     pub(crate) accepted: AtomicU64,
     /// Upgrades refused, by reason.
     pub(crate) refused: Tally<{ Refusal::ALL.len() }>,
-    /// Publishes of this edge, by result.
-    pub(crate) published: Tally<{ PublishResult::ALL.len() }>,
+    /// Publishes of this edge, by kind and result.
+    pub(crate) published: Tally<{ PublishCase::COUNT }>,
     /// Notified when an operator asks for a drain.
     pub(crate) drain_asked: Notify,
     /// What the publish API may still take.

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use signal_core::envelope::Kind;
 use tokio::time::Instant;
 
 /// Why an upgrade was refused.
@@ -29,6 +30,10 @@ pub(crate) enum PublishResult {
     /// The bus did not take it.
     Failed,
 }
+
+/// To whom a publish went, and what became of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PublishCase(pub(crate) Kind, pub(crate) PublishResult);
 
 /// A counter for each of some cases.
 #[derive(Debug)]
@@ -58,9 +63,14 @@ impl From<Refusal> for usize {
     }
 }
 
-impl From<PublishResult> for usize {
-    fn from(result: PublishResult) -> Self {
-        result as Self
+impl PublishCase {
+    pub(crate) const KINDS: [Kind; 4] = [Kind::Broadcast, Kind::Room, Kind::User, Kind::Client];
+    pub(crate) const COUNT: usize = Self::KINDS.len() * PublishResult::ALL.len();
+}
+
+impl From<PublishCase> for usize {
+    fn from(PublishCase(kind, result): PublishCase) -> Self {
+        kind as Self * PublishResult::ALL.len() + result as Self
     }
 }
 

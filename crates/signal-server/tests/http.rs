@@ -347,6 +347,11 @@ async fn metrics_are_those_that_the_document_lists() {
         .filter_map(|line| line.split(' ').next())
         .collect();
     assert_eq!(served, listed);
+    // The markers with which the harness waited for the join.
+    let published = page.lines().find_map(|line| {
+        line.strip_prefix("signal_publishes_total{result=\"taken\",kind=\"room\"} ")
+    });
+    assert!(published.and_then(|count| count.parse::<u64>().ok()) >= Some(2), "{page}");
     assert!(page.contains("\nsignal_connections{state=\"authenticated\"} 1\n"), "{page}");
     let (_, info) = admin(&edge, "GET", "/v1/info", "", "").await;
     assert_eq!(info["connections"], json!({ "authenticated": 1 }));
