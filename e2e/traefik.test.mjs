@@ -279,7 +279,7 @@ describe("an edge whose Redis goes away", () => {
   after(async () => {
     await traefik.stop("SIGKILL");
     await Promise.all(edges.map((edge) => edge.stop()));
-    await Promise.all(redises.map((redis) => redis.stop()));
+    await Promise.all(redises.map((redis) => redis.stop("SIGKILL")));
   });
 
   test("keeps its clients and gets no new ones, until its Redis is back", async () => {
@@ -300,6 +300,11 @@ describe("an edge whose Redis goes away", () => {
     const more = await Promise.all(Array.from({ length: 30 }, () => Client.connect(traefik.url)));
     assert.ok((await clientsOf(deaf)) > before[1]);
     await Promise.all([...clients, ...newcomers, ...more].map((client) => client.close()));
+
+    // Without any Redis there is no edge to go to, and Traefik says so itself.
+    await Promise.all(redises.map((redis) => redis.stop("SIGKILL")));
+    for (const edge of edges) await traefik.sees(edge, 0);
+    assert.equal((await fetch(`http://${traefik.address}/ws`)).status, 503);
     await Promise.all(edges.map((edge) => edge.forgotten()));
   });
 });
