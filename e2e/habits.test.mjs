@@ -7,7 +7,7 @@ import { after, afterEach, before, describe, test } from "node:test";
 import { WebSocket } from "ws";
 
 import { Client } from "./client.mjs";
-import { Edge, within } from "./support.mjs";
+import { Edge, until, within } from "./support.mjs";
 
 const UUID_V8 = /^[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
 const MESSAGE_BYTES_MAX = 128 * 1024;
@@ -218,4 +218,16 @@ describe("an edge that is told to stop", () => {
       assert.deepEqual(await stopped, { code: 0, signal: null });
     });
   }
+
+  test("a second SIGTERM does not wait for the drain", async () => {
+    // Far beyond the deadline of the test: only the second signal can end this.
+    const environment = { SIGNAL_DRAIN_DELAY: "1h", SIGNAL_DRAIN_WINDOW: "1h" };
+    const edge = await Edge.serve({ environment });
+    const client = await Client.connect(edge.url, { userId: "u" });
+    edge.child.kill("SIGTERM");
+    await until("the drain has begun", async () => !(await edge.isReady()));
+    const stopped = edge.stop("SIGTERM");
+    assert.equal((await within("close", client.closed)).code, 1001);
+    assert.deepEqual(await stopped, { code: 0, signal: null });
+  });
 });

@@ -6,7 +6,6 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use serde::Serialize;
 use signal_core::channel::Target;
@@ -353,11 +352,9 @@ impl SignalHandle {
         answer.await.map_err(|_| SendError::Ended)
     }
 
-    /// Hands a command to a worker; drops it, and with it the sender of the answer, if all have ended.
+    /// Hands a command to a worker. One that has ended drops it, and with it the sender of the answer.
     fn command(&self, worker: usize, command: Command) {
-        if !self.shared.ended.load(Ordering::Relaxed) {
-            self.shared.queues[worker].control(command);
-        }
+        self.shared.queues[worker].control(command);
     }
 }
 

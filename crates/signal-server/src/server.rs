@@ -124,8 +124,6 @@ pub(crate) struct Shared {
     pub(crate) refusing: AtomicBool,
     /// Notified when a worker has panicked, or could not start.
     pub(crate) failed: Notify,
-    /// The workers have been told to stop.
-    pub(crate) ended: AtomicBool,
     /// TCP connections accepted.
     pub(crate) accepted: AtomicU64,
     /// Upgrades refused, by reason.
@@ -235,6 +233,7 @@ impl SignalBuilder {
                         error!(worker = id, %error, "worker could not start");
                         shared.failed.notify_one();
                     }
+                    shared.queues[usize::from(id)].close();
                 })
                 .map_err(SignalError::Worker)?;
             workers.push(worker);
@@ -341,7 +340,6 @@ impl Signal {
 
 impl Drop for Signal {
     fn drop(&mut self) {
-        self.shared.ended.store(true, Ordering::Relaxed);
         for queue in &self.shared.queues {
             queue.control(Command::Stop);
         }
@@ -350,6 +348,8 @@ impl Drop for Signal {
                 error!("a worker panicked");
             }
         }
+        // One that panicked has not closed its own.
+        self.shared.queues.iter().for_each(Queue::close);
     }
 }
 
@@ -416,7 +416,6 @@ impl Shared {
             draining: AtomicBool::new(false),
             refusing: AtomicBool::new(false),
             failed: Notify::new(),
-            ended: AtomicBool::new(false),
             accepted: AtomicU64::new(0),
             refused: Tally::default(),
             published: Tally::default(),

@@ -34,13 +34,16 @@ struct Inner<T> {
     items: VecDeque<T>,
     deliveries: usize,
     delivery_bytes: usize,
+    /// Nobody takes any more: what comes is dropped, and with it the sender of its answer.
+    closed: bool,
 }
 
 // === impl Queue ===
 
 impl<T> Default for Queue<T> {
     fn default() -> Self {
-        let inner = Inner { items: VecDeque::new(), deliveries: 0, delivery_bytes: 0 };
+        let inner =
+            Inner { items: VecDeque::new(), deliveries: 0, delivery_bytes: 0, closed: false };
         Self { inner: Mutex::new(inner), waker: AtomicWaker::new() }
     }
 }
@@ -50,6 +53,9 @@ impl<T> Queue<T> {
     pub(crate) fn control(&self, item: T) {
         let was_empty = {
             let mut inner = self.inner.lock();
+            if inner.closed {
+                return;
+            }
             inner.items.push_back(item);
             inner.items.len() == 1
         };
@@ -58,10 +64,20 @@ impl<T> Queue<T> {
         }
     }
 
+    /// The worker has ended: drops what waits, and all that comes later.
+    pub(crate) fn close(&self) {
+        let mut inner = self.inner.lock();
+        inner.closed = true;
+        inner.items.clear();
+    }
+
     /// Appends a delivery of `bytes` bytes, if there is room.
     pub(crate) fn delivery(&self, item: T, bytes: usize) -> Result<(), QueueFull> {
         let was_empty = {
             let mut inner = self.inner.lock();
+            if inner.closed {
+                return Ok(());
+            }
             if inner.deliveries == DELIVERIES_MAX
                 || inner.delivery_bytes + bytes > DELIVERY_BYTES_MAX
             {
@@ -122,5 +138,16 @@ mod tests {
         assert!(batch.into_iter().eq(0..=DELIVERIES_MAX + 1));
         assert_eq!(queue.delivery(1, DELIVERY_BYTES_MAX), Ok(()));
         assert_eq!(queue.delivery(2, 1), Err(QueueFull));
+    }
+
+    #[test]
+    fn a_closed_queue_drops_what_waits_and_what_comes() {
+        let queue = Queue::default();
+        let item = std::sync::Arc::new(());
+        queue.control(item.clone());
+        queue.close();
+        queue.control(item.clone());
+        assert_eq!(queue.delivery(item.clone(), 1), Ok(()));
+        assert_eq!(std::sync::Arc::strong_count(&item), 1);
     }
 }

@@ -42,6 +42,9 @@ const READS_PER_POLL: usize = 4;
 /// Bytes waiting to be written, beyond which no further command is taken from the table.
 const WRITE_BYTES_MAX: usize = 1024 * 1024;
 
+/// Bytes that may wait for the end of what they belong to, beyond those of the largest message.
+const WAITING_BYTES_MAX: usize = 256 * 1024;
+
 /// Intervals without the probe's return, after which traffic of other channels excuses nothing.
 const PROBES_MISSED_MAX: u32 = 3;
 
@@ -56,6 +59,8 @@ enum LinkError {
     Closed,
     #[error("the probe did not come back")]
     Silent,
+    #[error("redis sent something without an end")]
+    Endless,
     #[error("redis answered something that was not asked")]
     OutOfStep,
     #[error(transparent)]
@@ -254,6 +259,9 @@ impl Connection {
         self.buffer = buffer;
         outcome?;
         self.make_room();
+        if self.end > state.bus_message_bytes_max() + WAITING_BYTES_MAX {
+            return Err(LinkError::Endless);
+        }
         Ok(())
     }
 
