@@ -6,7 +6,6 @@
 mod support;
 
 use std::process::Command;
-use std::time::Duration;
 
 use serde_json::json;
 use signal_server::{Sent, SignalHandle};
@@ -203,7 +202,7 @@ async fn churn_through_an_outage_leaves_nothing_behind() {
     let clients: Vec<_> = (0..40).map(|name| tokio::spawn(churn(edge.address, name))).collect();
     until("the churn has begun", async || edge.counts().await.counters.logins > 40).await;
     redis.kill();
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    not_ready(&edge, "bus link 0 is down").await;
     redis.restart().await;
     for client in clients {
         client.await.expect("a client does not panic");

@@ -28,7 +28,7 @@ const ORDER_INTERVAL: Duration = Duration::from_millis(900);
 const PAYMENT_DELAY: Duration = Duration::from_millis(1400);
 
 /// Amounts from which the made-up Payment service asks an admin to look, in cents.
-const FLAGGED_CENTS: u64 = 2500;
+const FLAGGED_CENTS: u64 = 4000;
 
 const MENU: [(&str, &str, u64); 6] = [
     ("flat-white", "Flat white", 380),
