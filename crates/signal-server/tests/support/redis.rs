@@ -1,6 +1,5 @@
 //! A real Redis on a port of its own, which tests may stop, start, pause and look into.
 
-use std::fmt::Write as _;
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 
@@ -77,15 +76,23 @@ impl Redis {
 
     /// Sends a command and returns the raw answer, up to where it pauses.
     pub async fn command(&self, arguments: &[&str]) -> String {
+        let arguments: Vec<&[u8]> = arguments.iter().map(|argument| argument.as_bytes()).collect();
+        self.command_bytes(&arguments).await
+    }
+
+    /// Sends a command of any bytes.
+    pub async fn command_bytes(&self, arguments: &[&[u8]]) -> String {
         let mut stream =
             within("redis", TcpStream::connect(("127.0.0.1", self.port))).await.expect("it runs");
-        let mut command = format!("*{}\r\n", arguments.len());
+        let mut command = format!("*{}\r\n", arguments.len()).into_bytes();
         for argument in arguments {
-            let _ = write!(command, "${}\r\n{argument}\r\n", argument.len());
+            command.extend_from_slice(format!("${}\r\n", argument.len()).as_bytes());
+            command.extend_from_slice(argument);
+            command.extend_from_slice(b"\r\n");
         }
         // The answer to this ends the answer to the other.
-        command.push_str("*2\r\n$4\r\nECHO\r\n$8\r\n-=done=-\r\n");
-        within("redis", stream.write_all(command.as_bytes())).await.expect("it takes a command");
+        command.extend_from_slice(b"*2\r\n$4\r\nECHO\r\n$8\r\n-=done=-\r\n");
+        within("redis", stream.write_all(&command)).await.expect("it takes a command");
         let mut answer = Vec::new();
         let end = b"$8\r\n-=done=-\r\n";
         within("an answer of redis", async {
@@ -99,9 +106,10 @@ impl Redis {
         String::from_utf8(answer).expect("an answer is text")
     }
 
-    /// Publishes raw bytes that are text; returns the number of receivers.
-    pub async fn publish(&self, channel: &str, envelope: &str) -> u64 {
-        let answer = self.command(&["PUBLISH", channel, envelope]).await;
+    /// Publishes an envelope, which may be any bytes; returns the number of receivers.
+    pub async fn publish(&self, channel: &str, envelope: impl AsRef<[u8]>) -> u64 {
+        let arguments = [&b"PUBLISH"[..], channel.as_bytes(), envelope.as_ref()];
+        let answer = self.command_bytes(&arguments).await;
         answer.trim().trim_start_matches(':').parse().expect("a number of receivers")
     }
 
