@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub, unused_imports, reason = "each test binary uses its own part")]
 #![allow(clippy::large_futures, reason = "a test runs once")]
 
+pub mod http;
 pub mod redis;
 pub mod socket;
 
