@@ -237,7 +237,7 @@ async fn a_bad_body_is_refused_whole() {
     let deep = format!(r#"{{"all":true,"event":"e","data":{}}}"#, "[".repeat(100_000));
     for body in ["", " ", "{", "[", "nonsense", r#"{"all":true,"event":"e"} x"#, &many, &deep] {
         let (status, answer) = admin(&edge, "POST", "/v1/publish", "key", body).await;
-        assert_eq!(status, 400, "{:.40}", body);
+        assert_eq!(status, 400, "{body:.40}");
         assert!(answer["error"].is_string());
     }
     assert_eq!(

@@ -6,6 +6,7 @@
 //! channel decides who gets a message: an envelope that says otherwise is dropped. Bad envelopes are
 //! counted by reason and logged at a bounded rate, and disturb nothing else.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -21,6 +22,7 @@ use super::fanout::Range;
 use super::hub::{GroupKey, GroupKind, Slot};
 use super::resync::ResyncReason;
 use super::{Command, State};
+use crate::hooks::HookError;
 use crate::ws::frame::{HEADER_BYTES_MAX, Opcode, write_header};
 
 /// A message for members on another worker.
@@ -242,23 +244,40 @@ impl State {
         let socket = &self.sockets[slot.0 as usize];
         let variant = socket.variant;
         let range = if socket.transformed {
-            self.encode_transformed(slot, variant, outgoing)
+            let Some(range) = self.encode_transformed(slot, variant, outgoing) else { return };
+            range
         } else {
             self.fanout.encode(|out| write_message_frame(out, variant, outgoing))
         };
         self.fanout.queue(&mut self.sockets, slot, range, true);
     }
 
-    /// Encodes a message in the form that the embedder's transformer gives it for this client.
-    fn encode_transformed(&mut self, slot: Slot, variant: Variant, plain: &Outgoing<'_>) -> Range {
+    /// Encodes a message in the form that the embedder's transformer gives it for this client. One that
+    /// panics costs its client the connection: nothing may go out in clear in its place, and nothing be
+    /// missing in what goes on.
+    fn encode_transformed(
+        &mut self,
+        slot: Slot,
+        variant: Variant,
+        plain: &Outgoing<'_>,
+    ) -> Option<Range> {
         let transform = self.shared.hooks.transform.clone().expect("set with the socket's mark");
         let event = json::unescape(plain.event_json).unwrap_or_default();
-        let Some(other) = transform.transform(&self.client(slot), &event, plain.data) else {
-            return self.fanout.encode(|out| write_message_frame(out, variant, plain));
+        let client = self.client(slot);
+        let transformed = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            transform.transform(&client, &event, plain.data)
+        }));
+        let Ok(transformed) = transformed else {
+            self.hook_failed("outbound transformer", &HookError::from("the hook panicked"));
+            self.cut(slot);
+            return None;
+        };
+        let Some(other) = transformed else {
+            return Some(self.fanout.encode(|out| write_message_frame(out, variant, plain)));
         };
         let event_json = message::json_string(&other.event);
         let outgoing = Outgoing { event_json: &event_json, data: other.data.as_deref(), ..*plain };
-        self.fanout.encode(|out| write_message_frame(out, variant, &outgoing))
+        Some(self.fanout.encode(|out| write_message_frame(out, variant, &outgoing)))
     }
 }
 

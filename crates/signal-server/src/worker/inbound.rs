@@ -7,7 +7,7 @@
 //! nothing. A connection beyond its message rate is closed.
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::task::{Context, Poll};
 
@@ -205,7 +205,8 @@ impl State {
                 let answer = allow(self.client(slot), rooms.clone());
                 Box::pin(async move {
                     let allowed = answer.await.map(|mut allowed| {
-                        allowed.retain(|room| rooms.contains(room));
+                        let asked: HashSet<&String> = rooms.iter().collect();
+                        allowed.retain(|room| asked.contains(room));
                         allowed
                     });
                     Answer::Join { denied: without(rooms, denied, &allowed), allowed }
@@ -257,8 +258,10 @@ impl State {
         match answer {
             Ok(Answer::Join { mut denied, allowed: Ok(allowed) }) => {
                 let mut joined = Joined::default();
+                let rooms_max = self.shared.config.max_rooms;
+                let mut left = rooms_max.saturating_sub(self.requested(slot).count());
                 for room in allowed {
-                    match self.join_requested(slot, &room) {
+                    match self.join_requested(slot, &room, &mut left) {
                         None => denied.push(room),
                         Some(confirmed) => {
                             if !confirmed {
@@ -319,25 +322,27 @@ impl State {
     }
 
     /// The rooms that the client is in because it asked: neither default nor assigned.
-    fn requested_rooms(&self, slot: Slot) -> Vec<String> {
+    fn requested(&self, slot: Slot) -> impl Iterator<Item = &GroupKey> {
         let details = self.sessions[slot.0 as usize].details.as_ref();
         let assigned = details.map_or(&[][..], |details| &details.assigned);
-        let given = || self.shared.config.default_rooms.iter().chain(assigned);
-        self.hub
-            .groups_of(slot)
-            .filter(|key| key.kind == GroupKind::Room && !given().any(|room| **room == *key.name))
-            .map(|key| key.name.to_string())
-            .collect()
+        let given = move || self.shared.config.default_rooms.iter().chain(assigned);
+        self.hub.groups_of(slot).filter(move |key| {
+            key.kind == GroupKind::Room && !given().any(|room| **room == *key.name)
+        })
     }
 
-    /// Joins a room that the policy allowed, within the bound on rooms: `None` beyond it, else whether
-    /// the bus has confirmed it.
-    fn join_requested(&mut self, slot: Slot, room: &str) -> Option<bool> {
+    fn requested_rooms(&self, slot: Slot) -> Vec<String> {
+        self.requested(slot).map(|key| key.name.to_string()).collect()
+    }
+
+    /// Joins a room that the policy allowed, if it is one of the rooms that are `left` to the client or
+    /// does not count: `None` beyond that, else whether the bus has confirmed it.
+    fn join_requested(&mut self, slot: Slot, room: &str, left: &mut usize) -> Option<bool> {
         let is_free = self.shared.config.default_rooms.iter().any(|name| name == room)
             || ClientId::parse(room).is_some()
             || self.hub.is_member(slot, GroupKind::Room, room);
-        if !is_free && self.requested_rooms(slot).len() >= self.shared.config.max_rooms {
-            return None;
+        if !is_free {
+            *left = left.checked_sub(1)?;
         }
         self.enter_room(slot, room)
     }
@@ -348,17 +353,28 @@ impl State {
         name: &'static str,
         future: BoxFuture<Result<(), HookError>>,
     ) {
-        let report = move |outcome: Result<Result<(), HookError>, HookError>| {
-            if let Err(error) = outcome.and_then(|outcome| outcome) {
-                warn!(hook = name, %error, "hook failed");
+        let future = match poll_once(future) {
+            Ok(outcome) => {
+                if let Err(error) = outcome.flatten() {
+                    self.hook_failed(name, &error);
+                }
+                return;
             }
+            Err(future) => future,
         };
-        match poll_once(future) {
-            Ok(outcome) => report(outcome),
-            Err(future) => {
-                self.hook_tasks.spawn_local(async move { report(future.await) });
+        let worker = self.worker.clone();
+        self.hook_tasks.spawn_local(async move {
+            let Err(error) = future.await.flatten() else { return };
+            if let Some(worker) = worker.upgrade() {
+                worker.turn(|state| state.hook_failed(name, &error));
             }
-        }
+        });
+    }
+
+    /// A hook of the embedder's failed, or panicked, where no client waits for an answer.
+    pub(super) fn hook_failed(&mut self, name: &'static str, error: &HookError) {
+        self.counters.hook_errors += 1;
+        warn!(hook = name, %error, "hook failed");
     }
 }
 
@@ -369,6 +385,7 @@ fn without(
     allowed: &Result<Vec<String>, HookError>,
 ) -> Vec<String> {
     if let Ok(allowed) = allowed {
+        let allowed: HashSet<&String> = allowed.iter().collect();
         denied.extend(rooms.into_iter().filter(|room| !allowed.contains(room)));
     }
     denied
