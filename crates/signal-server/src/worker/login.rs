@@ -10,6 +10,7 @@ use std::fmt::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use signal_core::close::CloseCode;
+use signal_core::id::ClientId;
 use signal_core::message::json_string;
 use signal_core::v1::{ErrorCode, Outgoing, Variant};
 use tokio::time::Instant;
@@ -104,6 +105,7 @@ impl State {
             None if encryption == Encryption::Optional => self.log_in(slot, grant, None, id),
             None => {
                 error!("encryption is required, but no handshake is set up");
+                self.counters.logins_failed += 1;
                 self.refuse(slot, &id, None, CloseCode::EncryptionRequired);
             }
             Some(handshake) => {
@@ -125,12 +127,14 @@ impl State {
         let required = self.shared.config.encryption == Encryption::Required;
         match outcome {
             Ok(None) if required => {
+                self.counters.logins_rejected += 1;
                 let error = Some(ErrorCode::EncryptionFailed);
                 self.refuse(slot, &id, error, CloseCode::EncryptionRequired);
             }
             Ok(answer) => self.log_in(slot, grant, answer, id),
             Err(source) => {
                 error!(error = %source, "handshake failed");
+                self.counters.logins_failed += 1;
                 let error = Some(ErrorCode::AuthenticationError);
                 self.refuse(slot, &id, error, CloseCode::AuthenticationFailed);
             }
@@ -240,7 +244,9 @@ impl State {
         let shared = self.shared.clone();
         let assigned = self.session(slot).details.as_ref().map(|details| details.assigned.clone());
         let assigned = assigned.unwrap_or_default();
-        let rooms = shared.config.default_rooms.iter().chain(&assigned);
+        // Credentials too can put nobody into another client's own room, or into one without a name.
+        let is_room = |room: &&String| !room.is_empty() && ClientId::parse(room).is_none();
+        let rooms = shared.config.default_rooms.iter().chain(assigned.iter().filter(is_room));
         let groups = rooms.map(|room| (GroupKind::Room, room.as_str()));
         let user = self.session(slot).user.clone().filter(|user| !user.is_empty());
         for (kind, name) in groups.chain(user.as_deref().map(|user| (GroupKind::User, user))) {
