@@ -23,7 +23,7 @@ fn main() -> ExitCode {
 
 /// Arguments, settings, logs, runtime, command.
 fn run() -> Result<(), Failure> {
-    let arguments = cli::arguments().get_matches();
+    let Some(arguments) = cli::parse()? else { return Ok(()) };
     let (name, arguments) = arguments.subcommand().unwrap_or(("serve", &arguments));
     let values = cli::values(arguments)?;
     cli::logs::start(&values, name)?;

@@ -49,6 +49,7 @@ pub(crate) async fn run(values: &Values) -> Result<(), Failure> {
     config.rooms = vec!["*".parse::<RoomPattern>().map_err(Failure::usage)?];
     config.drain_delay = Duration::ZERO;
     config.drain_window = Duration::from_secs(1);
+    let stop = serve::StopSignals::listen()?;
     let edge =
         serve::bind(Signal::builder().config(config).authenticator(DemoLogin::new())).await?;
     let Some(admin) = edge.admin_address() else {
@@ -59,7 +60,7 @@ pub(crate) async fn run(values: &Values) -> Result<(), Failure> {
     let via: Uri = format!("http://{admin}").parse().map_err(Failure::other)?;
     introduce(&format!("{}", edge.address()), &via).map_err(Failure::other)?;
     let services = [tokio::spawn(sale(via.clone())), tokio::spawn(notices(via))];
-    let outcome = serve::run_until_stopped(edge).await;
+    let outcome = serve::run_until_stopped(edge, stop).await;
     for service in services {
         service.abort();
     }

@@ -16,6 +16,7 @@ use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use clap_complete::Shell;
+use hyper::http::uri::Authority;
 use signal_server::config::{ConfigError, SETTINGS, Values};
 
 /// `EX_USAGE` of sysexits: the configuration is not allowed.
@@ -131,6 +132,33 @@ pub(crate) fn arguments() -> Command {
                 .arg(Arg::new("shell").required(true).value_parser(value_parser!(Shell))),
         )
         .subcommand(Command::new("man").about("Print the manual page, for man -l -"))
+}
+
+/// Parses the command line; `None` if it asked for help or the version, which is printed then.
+pub(crate) fn parse() -> Result<Option<ArgMatches>, Failure> {
+    match arguments().try_get_matches() {
+        Ok(matches) => Ok(Some(matches)),
+        Err(help) if !help.use_stderr() => {
+            help.print().map_err(Failure::other)?;
+            Ok(None)
+        }
+        Err(error) => Err(Failure::usage(sentence(&error))),
+    }
+}
+
+/// What is wrong with the command line, without the usage that is printed below it by default.
+fn sentence(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let problem = text.split("\n\nUsage:").next().unwrap_or_default();
+    let words: Vec<&str> = problem.trim_start_matches("error: ").split_whitespace().collect();
+    words.join(" ")
+}
+
+/// Where to connect for a URL's authority: its host and port, 80 if there is none.
+fn host_and_port(authority: &Authority) -> (&str, u16) {
+    // An IPv6 address is in brackets there, but not here.
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+    (host, authority.port_u16().unwrap_or(80))
 }
 
 /// Adds a flag for each setting.

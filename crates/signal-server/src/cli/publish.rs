@@ -9,7 +9,7 @@ use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use super::Failure;
+use super::{Failure, host_and_port};
 
 /// A request takes no longer.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -38,8 +38,7 @@ async fn post_unbounded(
     let (Some("http"), Some(authority)) = (via.scheme_str(), via.authority()) else {
         return Err(Failure::usage("--via takes an address like http://127.0.0.1:3001"));
     };
-    let address = (authority.host(), authority.port_u16().unwrap_or(80));
-    let stream = TcpStream::connect(address)
+    let stream = TcpStream::connect(host_and_port(authority))
         .await
         .map_err(|error| Failure::unavailable(format!("no edge at {via}: {error}")))?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))

@@ -2,7 +2,7 @@
 
 use signal_server::config::Values;
 use signal_server::{Config, Signal, SignalBuilder, SignalError};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{self, SignalKind};
 use tokio::sync::watch;
 use tracing::info;
 
@@ -10,29 +10,35 @@ use super::Failure;
 
 pub(crate) async fn run(values: &Values) -> Result<(), Failure> {
     let config = Config::from_values(values)?;
+    let stop = StopSignals::listen()?;
     let edge = bind(Signal::builder().config(config)).await?;
-    run_until_stopped(edge).await?;
+    run_until_stopped(edge, stop).await?;
     info!("stopped");
     Ok(())
 }
 
 /// Runs until SIGTERM or SIGINT, then drains; a second one closes what is left at once.
-pub(crate) async fn run_until_stopped(edge: Signal) -> Result<(), Failure> {
-    let (stopping, mut stopped_once) = watch::channel(false);
-    let second = async {
-        let _ = stopped_once.wait_for(|stopping| *stopping).await;
-        stop().await;
+pub(crate) async fn run_until_stopped(edge: Signal, mut stop: StopSignals) -> Result<(), Failure> {
+    let (asked, _) = watch::channel(0);
+    let times = |count| {
+        let mut asked = asked.subscribe();
+        async move {
+            let _ = asked.wait_for(|times| *times >= count).await;
+        }
     };
-    let first = async {
-        stop().await;
-        let _ = stopping.send(true);
+    let count = async {
+        loop {
+            stop.next().await;
+            asked.send_modify(|times| *times += 1);
+        }
     };
     tokio::select! {
-        outcome = edge.run(first) => outcome.map_err(Failure::other),
-        () = second => {
+        outcome = edge.run(times(1)) => outcome.map_err(Failure::other),
+        () = times(2) => {
             info!("stopping at once");
             Ok(())
         }
+        never = count => never,
     }
 }
 
@@ -57,18 +63,31 @@ pub(crate) async fn bind(builder: SignalBuilder) -> Result<Signal, Failure> {
     Ok(edge)
 }
 
-/// Ready at the first SIGTERM or SIGINT.
-pub(crate) async fn stop() {
-    let handlers = signal(SignalKind::terminate())
-        .and_then(|terminate| Ok((terminate, signal(SignalKind::interrupt())?)));
-    match handlers {
-        Ok((mut terminate, mut interrupt)) => {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
+/// SIGTERM and SIGINT. Listened for before the edge says that it is there, so that neither ends the
+/// process without a drain.
+#[derive(Debug)]
+pub(crate) struct StopSignals {
+    terminate: unix::Signal,
+    interrupt: unix::Signal,
+}
+
+// === impl StopSignals ===
+
+impl StopSignals {
+    /// Takes the signals over from the system.
+    pub(crate) fn listen() -> Result<Self, Failure> {
+        let listen = |kind| unix::signal(kind).map_err(Failure::other);
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Ready at the next one.
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
-        // Without handlers the signals end the process by themselves.
-        Err(_) => std::future::pending().await,
     }
 }

@@ -7,6 +7,7 @@ use clap::ArgMatches;
 use fastwebsockets::{FragmentCollector, Frame, OpCode, Payload};
 use http_body_util::Empty;
 use hyper::header::{CONNECTION, HOST, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
+use hyper::http::uri::PathAndQuery;
 use hyper::upgrade::Upgraded;
 use hyper::{Request, Uri};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -15,7 +16,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use tokio::net::TcpStream;
 
-use super::Failure;
+use super::{Failure, host_and_port};
 
 type Socket = FragmentCollector<TokioIo<Upgraded>>;
 
@@ -55,11 +56,11 @@ async fn connect(url: &str) -> Result<Socket, Failure> {
     let (Some("ws"), Some(authority)) = (url.scheme_str(), url.authority()) else {
         return Err(Failure::usage("--url takes ws://host:port/path; wss is not in this version"));
     };
-    let stream = TcpStream::connect((authority.host(), authority.port_u16().unwrap_or(80)))
+    let stream = TcpStream::connect(host_and_port(authority))
         .await
         .map_err(|error| Failure::unavailable(format!("no edge at {url}: {error}")))?;
     let request = Request::builder()
-        .uri(url.path())
+        .uri(url.path_and_query().map_or("/", PathAndQuery::as_str))
         .header(HOST, authority.as_str())
         .header(UPGRADE, "websocket")
         .header(CONNECTION, "upgrade")
