@@ -9,7 +9,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use signal_server::config::Encryption;
 use signal_server::hooks::{HandshakeAnswer, Transformed};
-use signal_server::{AuthError, Client, Config, Credentials, Grant, HookError, Signal};
+use signal_server::{
+    AuthError, Client, Config, Credentials, Grant, HookError, Publication, Signal,
+};
 use support::socket::frame;
 use support::{Edge, Frame, Redis, Socket, config, until};
 
@@ -312,17 +314,6 @@ async fn a_client_may_leave_any_room_its_own_included() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_binary_frame_is_read_as_its_text() {
-    let edge = Edge::start().await;
-    let mut socket = edge.connect().await;
-    socket.send_raw(&frame(0x82, br#"{"event":"authenticate","data":{"userId":"u"}}"#)).await;
-    socket.event("connected").await;
-    socket.send_raw(&frame(0x82, &[0xFF, 0xFE])).await;
-    socket.error("Invalid message format").await;
-    finish(edge, [socket]).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn an_unauthenticated_client_gets_nothing_but_errors() {
     let edge = Edge::start().await;
     let mut inside = edge.login("u").await;
@@ -339,8 +330,8 @@ async fn an_unauthenticated_client_gets_nothing_but_errors() {
 #[tokio::test(flavor = "multi_thread")]
 async fn silence_is_answered_by_pings_and_ends_by_a_close() {
     let edge = Edge::with(with(|config| {
-        config.ping_interval = Duration::from_millis(200);
-        config.heartbeat_timeout = Duration::from_millis(700);
+        config.ping_interval = Duration::from_millis(300);
+        config.heartbeat_timeout = Duration::from_secs(2);
     }))
     .await;
     let mut silent = edge.login("silent").await;
@@ -358,83 +349,11 @@ async fn silence_is_answered_by_pings_and_ends_by_a_close() {
         assert_eq!(silent.closed().await, (4002, "Heartbeat timeout".to_owned()));
         silent
     };
-    let (alive, silent) = tokio::join!(answering, closing);
-    assert_eq!(
-        edge.counts().await.counters.closes.get(&4002),
-        None,
-        "the peer has not answered yet"
-    );
-    finish(edge, [alive, silent]).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn broken_frames_close_with_the_code_of_the_rfc() {
-    let edge = Edge::start().await;
-    let mut unmasked = frame(0x81, b"hi");
-    unmasked[1] &= 0x7F;
-    for (bytes, code) in [
-        (unmasked, 1002),
-        (frame(0xC1, b"x"), 1002),
-        (frame(0x83, b"x"), 1002),
-        (frame(0x09, b"x"), 1002),
-        (frame(0x89, &[0; 126]), 1002),
-        (frame(0x80, b"x"), 1002),
-        ([frame(0x01, b"a"), frame(0x81, b"b")].concat(), 1002),
-        (frame(0x88, &[3]), 1002),
-        (frame(0x88, &1005_u16.to_be_bytes()), 1002),
-        (frame(0x81, &[0xC3, 0x28]), 1007),
-        (frame(0x81, &vec![b'x'; 128 * 1024 + 1]), 1009),
-        ([frame(0x01, &vec![b'x'; 128 * 1024]), frame(0x80, b"x")].concat(), 1009),
-    ] {
-        let mut socket = edge.login("u").await;
-        socket.send_raw(&bytes).await;
-        socket.send_raw(&vec![0xFF; 100_000]).await;
-        assert_eq!(socket.closed().await.0, code);
-        assert_eq!(socket.next().await, Frame::End);
-    }
-    finish(edge, []).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn frames_may_come_byte_by_byte_and_in_fragments() {
-    let edge = Edge::start().await;
-    let mut socket = edge.connect().await;
-    let login = frame(0x81, br#"{"event":"authenticate","data":{"userId":"u"}}"#);
-    for byte in login {
-        socket.send_raw(&[byte]).await;
-    }
-    socket.event("connected").await;
-    socket.send_raw(&frame(0x01, b"{\"event\":")).await;
-    socket.send_raw(&frame(0x89, b"between")).await;
-    assert_eq!(socket.next().await, Frame::Pong(b"between".to_vec()));
-    socket.send_raw(&frame(0x00, b"\"authenti")).await;
-    socket.send_raw(&frame(0x80, b"cate\"}")).await;
-    socket.error("Already authenticated").await;
-    finish(edge, [socket]).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_close_is_echoed_and_one_without_an_answer_is_cut() {
-    let edge = Edge::start().await;
-    let mut polite = edge.login("u").await;
-    polite.send_raw(&frame(0x88, &4000_u16.to_be_bytes())).await;
-    assert_eq!(polite.closed().await, (4000, String::new()));
-    assert_eq!(polite.next().await, Frame::End);
-    // A peer that does not answer the edge's close.
-    let mut rude = edge.login("u").await;
-    let id = signal_core::id::ClientId::parse(&rude.id).unwrap();
-    assert!(edge.handle.close(id, signal_core::close::CloseCode::Kicked).await.unwrap());
-    assert_eq!(rude.closed().await, (4501, "Kicked".to_owned()));
-    assert_eq!(rude.next().await, Frame::End);
-    // One that is simply gone.
-    drop(edge.login("u").await);
-    until("all closes are counted", async || {
-        let closes = edge.counts().await.counters.closes;
-        // Codes of the peer's own choice are not told apart.
-        [0, 1006, 4501].iter().all(|code| closes.get(code) == Some(&1))
-    })
-    .await;
-    finish(edge, []).await;
+    let (alive, mut silent) = tokio::join!(answering, closing);
+    silent.end().await;
+    until("it is counted", async || edge.counts().await.counters.closes.get(&4002) == Some(&1))
+        .await;
+    finish(edge, [alive]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -508,4 +427,151 @@ async fn a_drain_delivers_what_is_queued_and_says_why() {
         socket.end().await;
     }
     edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn optional_encryption_is_for_those_that_ask() {
+    let optional = || with(|config| config.encryption = Encryption::Optional);
+    let edge = Edge::with(optional()).await;
+    let mut socket = edge.connect().await;
+    socket.send(&json!({ "event": "authenticate", "data": { "publicKey": "key" } })).await;
+    assert_eq!(socket.event("connected").await.get("serverPublicKey"), None, "nobody to shake");
+    finish(edge, [socket]).await;
+
+    let handshake = async |_: Client, credentials: Credentials| {
+        let key = credentials.string("publicKey");
+        assert_ne!(key.as_deref(), Some("panic"), "a bug in the handshake");
+        Ok(key.map(|key| HandshakeAnswer { server_public_key: key, salt: "salt".to_owned() }))
+    };
+    let transform = |_: &Client, event: &str, _: Option<&str>| {
+        Some(Transformed { event: format!("sealed {event}"), data: None })
+    };
+    let builder = Signal::builder().config(optional()).handshake(handshake);
+    let edge = Edge::build(builder.outbound_transformer(transform)).await;
+    let mut clear = edge.login("clear").await;
+    let mut sealed = edge.connect().await;
+    sealed.send(&json!({ "event": "authenticate", "data": { "publicKey": "key" } })).await;
+    sealed.event("connected").await;
+    edge.handle.broadcast("e", &1).await.unwrap();
+    assert_eq!(clear.event("e").await, json!(1));
+    assert_eq!(sealed.text().await, r#"{"event":"sealed e"}"#);
+    let mut broken = edge.connect().await;
+    broken.send(&json!({ "event": "authenticate", "data": { "publicKey": "panic" } })).await;
+    broken.error("Authentication error").await;
+    assert_eq!(broken.closed().await, (4003, "Authentication failed".to_owned()));
+    broken.end().await;
+    assert_eq!(edge.counts().await.counters.logins_failed, 1);
+    finish(edge, [clear, sealed]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn default_rooms_are_those_of_the_settings() {
+    for (rooms, count) in [(&[][..], 0), (&["news"], 1), (&["news", "news", "other"], 2)] {
+        let edge = Edge::with(with(|config| {
+            config.default_rooms = rooms.iter().map(|room| (*room).to_owned()).collect();
+            config.workers = 1;
+        }))
+        .await;
+        let mut socket = edge.login("u").await;
+        assert_eq!(edge.counts().await.rooms, count);
+        for room in rooms {
+            edge.handle.send_to_room(room, "e", room).await.unwrap();
+            assert_eq!(socket.event("e").await, json!(room));
+        }
+        edge.handle.send_to_room("ws-default", "e", &0).await.unwrap();
+        assert_eq!(socket.settled(&edge.handle).await, []);
+        finish(edge, [socket]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_asked_about_is_not_answered() {
+    let edge = Edge::start().await;
+    let mut socket = edge.login("u").await;
+    let deepest = format!("{{\"event\":\"x\",\"data\":{}1{}}}", "[".repeat(127), "]".repeat(127));
+    for text in [
+        deepest.as_str(),
+        r#"{"event":"order.ready","data":1,"id":"1"}"#,
+        r#"{"event":"join","data":{"rooms":["r"]},"id":"2"}"#,
+        r#"{"event":"leave","data":{"rooms":["r"]},"id":"3"}"#,
+        r#"{"event":"leave","data":{"rooms":7},"id":"4"}"#,
+        r#"{"event":"heartbeat","data":"any","id":"5"}"#,
+        r#"{"event":"refresh","data":{},"id":"6"}"#,
+        r#"{"event":"Authenticate","id":"7"}"#,
+    ] {
+        socket.send_text(text).await;
+    }
+    socket.send_text("x").await;
+    socket.error("Invalid message format").await;
+    // The deepest, order.ready, refresh and Authenticate are for a handler that is not there.
+    assert_eq!(edge.counts().await.counters.messages_unhandled, 4);
+    finish(edge, [socket]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_heartbeat_keeps_a_client_alive() {
+    let edge = Edge::with(with(|config| config.heartbeat_timeout = Duration::from_secs(2))).await;
+    let mut silent = edge.login("silent").await;
+    let mut alive = edge.login("alive").await;
+    let beating = async {
+        loop {
+            alive.send_text(r#"{"event":"heartbeat"}"#).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let closed = tokio::select! {
+        closed = async { (silent.closed().await, silent.next().await) } => closed,
+        () = beating => unreachable!("it beats for ever"),
+    };
+    assert_eq!(closed.0, (4002, "Heartbeat timeout".to_owned()));
+    assert_eq!(closed.1, Frame::End, "it did not answer, and is cut");
+    // That took longer than the timeout, and the other is still there.
+    edge.handle.send_to_user("alive", "e", &1).await.unwrap();
+    assert_eq!(alive.event("e").await, json!(1));
+    finish(edge, [alive]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_has_two_keys_or_one() {
+    let edge = Edge::start().await;
+    let mut socket = edge.member("u", &["r"]).await;
+    let other = edge.member("other", &["r"]).await;
+    let raw = |text: &str| serde_json::value::RawValue::from_string(text.to_owned()).unwrap();
+    for data in
+        ["null", "1.10", "12345678901234567890", r#"{"b":1,"a":{}}"#, r#""\u2028☕""#, "[ ]"]
+    {
+        let data = raw(data);
+        let publication = Publication::room("r", "e\"x").json(&data).exclude([&other.id]);
+        edge.handle.publish(publication).await.unwrap();
+        assert_eq!(socket.text().await, format!(r#"{{"event":"e\"x","data":{data}}}"#));
+    }
+    for publication in [Publication::user("u", "e"), Publication::client(&socket.id.clone(), "e")] {
+        edge.handle.publish(publication).await.unwrap();
+        assert_eq!(socket.text().await, r#"{"event":"e"}"#);
+    }
+    let mut other = other;
+    assert_eq!(other.settled(&edge.handle).await, [], "it was excluded");
+    finish(edge, [socket, other]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_join_of_thousands_takes_what_is_allowed() {
+    let edge = Edge::with(with(|config| config.workers = 1)).await;
+    let mut socket = edge.login("u").await;
+    let mut other = edge.login("other").await;
+    let rooms: Vec<String> = (0..15_000).map(|number| format!("{number:x}")).collect();
+    for _ in 0..5 {
+        socket.send(&json!({ "event": "join", "data": { "rooms": rooms } })).await;
+    }
+    socket.send(&json!({ "event": "leave", "data": { "rooms": rooms } })).await;
+    socket.send(&json!({ "event": "join", "data": { "rooms": ["r", "r", "r", "s"] } })).await;
+    // Others are served meanwhile.
+    edge.handle.send_to_user("other", "e", &1).await.unwrap();
+    other.event("e").await;
+    socket.send_text("x").await;
+    socket.error("Invalid message format").await;
+    let counts = edge.counts().await;
+    assert_eq!(counts.rooms, 4, "two default rooms, r and s");
+    assert_eq!(counts.counters.joins_denied, 5 * (15_000 - 128));
+    finish(edge, [socket, other]).await;
 }
