@@ -134,7 +134,9 @@ pub struct Counts {
     pub users: u64,
     /// Groups that the edge listens to, lingering ones included.
     pub interests: usize,
-    /// Channels that logins wait for.
+    /// Groups that a worker hears of through another one, per worker.
+    pub elsewhere: usize,
+    /// Channels that logins and joins wait for.
     pub waiting: usize,
     /// Channels wanted on Redis.
     pub channels_wanted: usize,
@@ -236,6 +238,7 @@ impl Counts {
             && self.rooms == 0
             && self.users == 0
             && self.interests == 0
+            && self.elsewhere == 0
             && self.waiting == 0
             && self.directory == 0
             && self.outbox_bytes == 0
@@ -263,6 +266,7 @@ impl Counts {
         self.rooms += other.rooms;
         self.users += other.users;
         self.interests += other.interests;
+        self.elsewhere += other.elsewhere;
         self.waiting += other.waiting;
         self.channels_wanted += other.channels_wanted;
         self.channels_confirmed += other.channels_confirmed;

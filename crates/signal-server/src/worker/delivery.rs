@@ -3,8 +3,10 @@
 //! It owns the decoding of what the bus brought, once, and the choice of who gets it; it never parses a
 //! payload, and encodes a frame once however many members there are. What other workers have members
 //! for is handed to them once each, in a bounded queue; one that is full is counted as a gap. The
-//! channel decides who gets a message: an envelope that says otherwise is dropped. Bad envelopes are
-//! counted by reason and logged at a bounded rate, and disturb nothing else.
+//! channel decides who gets a message: an envelope that says otherwise is dropped. So is what a link
+//! still brings for a group that is at home elsewhere by now, and what an earlier home has handed on:
+//! the present home hands on the same. Bad envelopes are counted by reason and logged at a bounded rate,
+//! and disturb nothing else.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -17,7 +19,7 @@ use signal_core::v1::{Outgoing, To, Variant};
 use signal_core::{json, message};
 use tracing::warn;
 
-use super::directory::WorkerSet;
+use super::directory::{Tenure, WorkerSet};
 use super::fanout::Range;
 use super::hub::{GroupKey, GroupKind, Slot};
 use super::resync::ResyncReason;
@@ -28,8 +30,8 @@ use crate::ws::frame::{HEADER_BYTES_MAX, Opcode, write_header};
 /// A message for members on another worker.
 #[derive(Debug)]
 pub(crate) struct Forward {
-    /// The group; `None` for everyone.
-    group: Option<GroupKey>,
+    /// The group, and in which tenure of its home; `None` for everyone.
+    group: Option<(GroupKey, Tenure)>,
     exclude: Vec<ClientId>,
     event_json: Box<str>,
     data: Option<Box<str>>,
@@ -134,45 +136,53 @@ impl State {
                 }
             }
             Target::Room(name) => {
-                let exclude = client_ids(envelope);
-                self.deliver(Members::Group(GroupKind::Room, name), &delivery, &exclude);
-                self.forward(Some((GroupKind::Room, name)), envelope, exclude);
+                self.route_group(GroupKind::Room, name, &delivery, client_ids(envelope));
             }
-            Target::User(id) => {
-                self.deliver(Members::Group(GroupKind::User, id), &delivery, &[]);
-                self.forward(Some((GroupKind::User, id)), envelope, Vec::new());
-            }
+            Target::User(id) => self.route_group(GroupKind::User, id, &delivery, Vec::new()),
             Target::Broadcast => {
                 let exclude = client_ids(envelope);
                 self.deliver(Members::Everyone, &delivery, &exclude);
-                self.forward(None, envelope, exclude);
+                let others = WorkerSet::others(self.id, self.shared.queues.len());
+                self.forward(others, None, &delivery, exclude);
             }
         }
     }
 
-    /// Hands a message to the other workers that have members.
-    fn forward(
+    /// A message for a group goes to its members here and to the other workers that have some, if the
+    /// group is at home here.
+    fn route_group(
         &mut self,
-        group: Option<(GroupKind, &str)>,
-        envelope: &Envelope<'_>,
+        kind: GroupKind,
+        name: &str,
+        delivery: &Delivery<'_>,
         exclude: Vec<ClientId>,
     ) {
         if self.shared.queues.len() == 1 {
-            return;
+            return self.deliver(Members::Group(kind, name), delivery, &exclude);
         }
-        let workers = match group {
-            Some((kind, name)) => self.memberships.remotes(kind, name),
-            None => WorkerSet::others(self.id, self.shared.queues.len()),
-        };
+        let Some((workers, tenure)) = self.memberships.at_home(kind, name) else { return };
+        self.deliver(Members::Group(kind, name), delivery, &exclude);
+        let group = || (GroupKey { kind, name: name.into() }, tenure);
+        self.forward(workers, (!workers.is_empty()).then(group), delivery, exclude);
+    }
+
+    /// Hands a message to other workers that have members.
+    fn forward(
+        &mut self,
+        workers: WorkerSet,
+        group: Option<(GroupKey, Tenure)>,
+        delivery: &Delivery<'_>,
+        exclude: Vec<ClientId>,
+    ) {
         if workers.is_empty() {
             return;
         }
         let forward = Arc::new(Forward {
-            group: group.map(|(kind, name)| GroupKey { kind, name: name.into() }),
+            group,
             exclude,
-            event_json: (*envelope.event_json).into(),
-            data: envelope.data.map(Into::into),
-            id: envelope.id.as_deref().map(Into::into),
+            event_json: delivery.event_json.into(),
+            data: delivery.data.map(Into::into),
+            id: delivery.id.map(Into::into),
         });
         let bytes = forward.event_json.len() + forward.data.as_ref().map_or(0, |data| data.len());
         for worker in workers.iter() {
@@ -180,7 +190,8 @@ impl State {
             if self.shared.queues[usize::from(worker)].delivery(command, bytes).is_err() {
                 self.counters.bus_gaps += 1;
                 warn!(worker, "a worker's queue is full; a message is lost to its members");
-                let lost = Command::Resync(forward.group.clone(), ResyncReason::Overflow);
+                let group = forward.group.as_ref().map(|(key, _)| key.clone());
+                let lost = Command::Resync(group, ResyncReason::Overflow);
                 self.shared.queues[usize::from(worker)].control(lost);
             }
         }
@@ -190,7 +201,10 @@ impl State {
     pub(super) fn forwarded(&mut self, forward: &Forward) {
         let members = match &forward.group {
             None => Members::Everyone,
-            Some(key) => Members::Group(key.kind, &key.name),
+            Some((key, tenure)) if self.memberships.is_elsewhere(key, *tenure) => {
+                Members::Group(key.kind, &key.name)
+            }
+            Some(_) => return,
         };
         let delivery = Delivery {
             event_json: &forward.event_json,

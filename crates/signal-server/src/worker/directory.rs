@@ -1,10 +1,11 @@
 //! Which worker listens to the bus for a room or user, and which workers have members.
 //!
 //! A channel is subscribed once per edge, on its home: the worker that had the first member. It stays
-//! there as long as any worker has members, even if its own have left. The directory is control-plane
-//! state under one lock, touched on a worker's first join and last leave and by publishes on the
-//! in-process bus, never per delivery; it knows nothing of connections or of Redis. Its size is that
-//! of the channels in use. With one worker there is nothing to know, and it stays empty.
+//! there as long as any worker has members, even if its own have left; the next home's time is another
+//! [`Tenure`]. The directory is control-plane state under one lock, touched on a worker's first join and
+//! last leave and by publishes on the in-process bus, never per delivery; it knows nothing of
+//! connections or of Redis. Its size is that of the channels in use. With one worker there is nothing
+//! to know, and it stays empty.
 
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
@@ -18,6 +19,11 @@ pub(crate) const WORKERS_MAX: usize = 64;
 /// A worker's number.
 pub(crate) type WorkerId = u8;
 
+/// One time of a worker as a group's home. What workers tell each other of a group names it, so that
+/// word of an earlier time, still under way, is known to be stale.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tenure(u64);
+
 /// A set of workers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct WorkerSet(u64);
@@ -26,12 +32,19 @@ pub(crate) struct WorkerSet(u64);
 #[derive(Debug)]
 pub(crate) struct Directory {
     workers: usize,
-    groups: Mutex<HashMap<GroupKey, Record>>,
+    groups: Mutex<Groups>,
+}
+
+#[derive(Debug, Default)]
+struct Groups {
+    records: HashMap<GroupKey, Record>,
+    last_tenure: Tenure,
 }
 
 #[derive(Debug)]
 struct Record {
     home: WorkerId,
+    tenure: Tenure,
     /// Workers with members, or about to tell the home that they have.
     members: WorkerSet,
 }
@@ -77,20 +90,22 @@ impl Directory {
     /// An empty directory for an edge of `workers` workers.
     pub(crate) fn new(workers: usize) -> Self {
         assert!((1..=WORKERS_MAX).contains(&workers));
-        Self { workers, groups: Mutex::new(HashMap::new()) }
+        Self { workers, groups: Mutex::default() }
     }
 
     /// `worker` has its first member; returns the home, which is `worker` if there was none.
-    pub(crate) fn enter(&self, key: &GroupKey, worker: WorkerId) -> WorkerId {
+    pub(crate) fn enter(&self, key: &GroupKey, worker: WorkerId) -> (WorkerId, Tenure) {
         if self.workers == 1 {
-            return worker;
+            return (worker, Tenure::default());
         }
         let mut groups = self.groups.lock();
-        let record = groups
-            .entry(key.clone())
-            .or_insert_with(|| Record { home: worker, members: WorkerSet::default() });
+        let Groups { records, last_tenure } = &mut *groups;
+        let record = records.entry(key.clone()).or_insert_with(|| {
+            last_tenure.0 += 1;
+            Record { home: worker, tenure: *last_tenure, members: WorkerSet::default() }
+        });
         record.members.insert(worker);
-        record.home
+        (record.home, record.tenure)
     }
 
     /// `worker` lost its last member; returns the home.
@@ -99,7 +114,8 @@ impl Directory {
             return worker;
         }
         let mut groups = self.groups.lock();
-        let record = groups.get_mut(key).expect("a worker with members is in the directory");
+        let record =
+            groups.records.get_mut(key).expect("a worker with members is in the directory");
         record.members.remove(worker);
         record.home
     }
@@ -110,7 +126,7 @@ impl Directory {
         if self.workers == 1 {
             return true;
         }
-        match self.groups.lock().entry(key.clone()) {
+        match self.groups.lock().records.entry(key.clone()) {
             Entry::Occupied(record) if record.get().members.is_empty() => {
                 record.remove();
                 true
@@ -125,12 +141,12 @@ impl Directory {
         if self.workers == 1 {
             return Some(0);
         }
-        self.groups.lock().get(key).map(|record| record.home)
+        self.groups.lock().records.get(key).map(|record| record.home)
     }
 
     /// Records in the directory.
     pub(crate) fn len(&self) -> usize {
-        self.groups.lock().len()
+        self.groups.lock().records.len()
     }
 }
 
@@ -143,15 +159,18 @@ mod tests {
         let directory = Directory::new(3);
         let key = GroupKey::room("r");
         assert_eq!(directory.home(&key), None);
-        assert_eq!(directory.enter(&key, 2), 2);
-        assert_eq!(directory.enter(&key, 0), 2);
+        let (home, tenure) = directory.enter(&key, 2);
+        assert_eq!(home, 2);
+        assert_eq!(directory.enter(&key, 0), (2, tenure));
         assert_eq!(directory.leave(&key, 2), 2);
         assert!(!directory.give_up(&key), "worker 0 has members");
         assert_eq!(directory.leave(&key, 0), 2);
         assert_eq!(directory.home(&key), Some(2));
         assert!(directory.give_up(&key));
         assert_eq!(directory.len(), 0);
-        assert_eq!(directory.enter(&key, 1), 1);
+        let (home, next) = directory.enter(&key, 1);
+        assert_eq!(home, 1);
+        assert_ne!(next, tenure);
     }
 
     #[test]

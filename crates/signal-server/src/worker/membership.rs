@@ -3,16 +3,19 @@
 //! The first local member of a group makes its home listen (this worker, or another one that is told);
 //! the last one to leave undoes it after a linger, so that a client that reconnects finds the
 //! subscription standing. A client's own channels are at home where the client is, and end with it.
-//! It owns the interests of groups that are at home here and who waits for the bus to confirm a
-//! channel; it never does IO and never waits. Bounded by the memberships of the hub.
+//! It owns the interests of groups that are at home here, what is known of the homes of others, and who
+//! waits for the bus to confirm a channel; it never does IO and never waits. Bounded by the memberships
+//! of the hub. A home may move while word of it is under way between workers or on the bus, so only
+//! what comes of the present tenure counts: from this link if the group is at home here, else from its
+//! home.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 use signal_core::id::ClientId;
 
-use super::directory::{WorkerId, WorkerSet};
+use super::directory::{Tenure, WorkerId, WorkerSet};
 use super::hub::{GroupKey, GroupKind, Joined, Slot};
 use super::resync::ResyncReason;
 use super::wheel::Tick;
@@ -26,8 +29,8 @@ pub(super) struct Memberships {
     interests: HashMap<GroupKey, Interest>,
     /// When to give a group up, in order.
     lingering: VecDeque<(Tick, GroupKey)>,
-    /// Groups with members here whose home, another worker, has not confirmed them yet.
-    unconfirmed: HashSet<GroupKey>,
+    /// Groups with members here that are at home on another worker.
+    elsewhere: HashMap<GroupKey, Elsewhere>,
     /// Whose answer waits for a channel.
     waiting: HashMap<ChannelKey, Vec<Waiter>>,
 }
@@ -41,8 +44,16 @@ pub(super) enum Waiter {
     Join(u32),
 }
 
+#[derive(Debug)]
+struct Elsewhere {
+    tenure: Tenure,
+    /// The home says that the bus has confirmed it.
+    confirmed: bool,
+}
+
 #[derive(Debug, Default)]
 struct Interest {
+    tenure: Tenure,
     /// There are members here.
     local: bool,
     /// Other workers that have members.
@@ -59,9 +70,14 @@ impl Memberships {
         self.interests.len()
     }
 
-    /// Channels that logins wait for.
+    /// Groups with members here that are at home on another worker.
+    pub(super) fn elsewhere(&self) -> usize {
+        self.elsewhere.len()
+    }
+
+    /// Channels that answers wait for.
     pub(super) fn waiting(&self) -> usize {
-        self.waiting.len() + self.unconfirmed.len()
+        self.waiting.len()
     }
 
     pub(super) fn add_waiter(&mut self, key: ChannelKey, waiter: Waiter) {
@@ -77,11 +93,15 @@ impl Memberships {
         }
     }
 
-    /// Other workers that have members of a group at home here.
-    pub(super) fn remotes(&self, kind: GroupKind, name: &str) -> WorkerSet {
-        self.interests
-            .get(&GroupRef { kind, name })
-            .map_or_else(WorkerSet::default, |interest| interest.remotes)
+    /// Other workers that have members of a group, and its tenure, if it is at home here.
+    pub(super) fn at_home(&self, kind: GroupKind, name: &str) -> Option<(WorkerSet, Tenure)> {
+        let interest = self.interests.get(&GroupRef { kind, name })?;
+        Some((interest.remotes, interest.tenure))
+    }
+
+    /// Whether a group with members here is at home on another worker, in this tenure.
+    pub(super) fn is_elsewhere(&self, key: &GroupKey, tenure: Tenure) -> bool {
+        self.elsewhere.get(key).is_some_and(|elsewhere| elsewhere.tenure == tenure)
     }
 }
 
@@ -177,20 +197,21 @@ impl State {
     }
 
     fn first_member(&mut self, key: GroupKey) -> bool {
-        let home = self.shared.directory.enter(&key, self.id);
+        let (home, tenure) = self.shared.directory.enter(&key, self.id);
         if home != self.id {
-            self.memberships.unconfirmed.insert(key.clone());
-            self.shared.queues[usize::from(home)].control(Command::Interest(key, self.id));
+            self.memberships.elsewhere.insert(key.clone(), Elsewhere { tenure, confirmed: false });
+            self.shared.queues[usize::from(home)].control(Command::Interest(key, tenure, self.id));
             return false;
         }
         let interest = self.memberships.interests.entry(key.clone()).or_default();
+        interest.tenure = tenure;
         interest.local = true;
         interest.until = None;
         self.link.want(ChannelKey::Group(key))
     }
 
     fn last_member(&mut self, key: GroupKey) {
-        self.memberships.unconfirmed.remove(&key);
+        self.memberships.elsewhere.remove(&key);
         let home = self.shared.directory.leave(&key, self.id);
         if home != self.id {
             self.shared.queues[usize::from(home)].control(Command::Disinterest(key, self.id));
@@ -203,12 +224,15 @@ impl State {
     }
 
     /// Another worker has members of a group that is at home here.
-    pub(super) fn interest(&mut self, key: GroupKey, worker: WorkerId) {
-        let interest = self.memberships.interests.entry(key.clone()).or_default();
+    pub(super) fn interest(&mut self, key: &GroupKey, tenure: Tenure, worker: WorkerId) {
+        let interest = self.memberships.interests.get_mut(key);
+        // Given up in the meantime, since those members have left again: word of that is on the way.
+        let Some(interest) = interest.filter(|interest| interest.tenure == tenure) else { return };
         interest.remotes.insert(worker);
         interest.until = None;
         if self.link.want(ChannelKey::Group(key.clone())) {
-            self.shared.queues[usize::from(worker)].control(Command::Confirmed(key));
+            let command = Command::Confirmed(key.clone(), tenure, true);
+            self.shared.queues[usize::from(worker)].control(command);
         }
     }
 
@@ -267,7 +291,7 @@ impl State {
         if self.memberships.interests.contains_key(key) {
             return self.link.want(ChannelKey::Group(key.clone()));
         }
-        !self.memberships.unconfirmed.contains(key)
+        self.memberships.elsewhere.get(key).is_some_and(|elsewhere| elsewhere.confirmed)
     }
 
     /// Has the answer to a login wait for a channel.
@@ -295,19 +319,33 @@ impl State {
         if let ChannelKey::Group(group) = key
             && let Some(interest) = self.memberships.interests.get(group)
         {
-            for worker in interest.remotes.iter() {
-                let command = Command::Confirmed(group.clone());
-                self.shared.queues[usize::from(worker)].control(command);
-            }
+            self.tell_remotes(group, interest, true);
         }
         self.confirmed(key);
     }
 
-    /// A channel is confirmed, here or at its home.
-    pub(super) fn confirmed(&mut self, key: &ChannelKey) {
-        if let ChannelKey::Group(group) = key {
-            self.memberships.unconfirmed.remove(group);
+    /// Tells the other workers that have members of a group whether the bus has confirmed it.
+    fn tell_remotes(&self, group: &GroupKey, interest: &Interest, confirmed: bool) {
+        for worker in interest.remotes.iter() {
+            let command = Command::Confirmed(group.clone(), interest.tenure, confirmed);
+            self.shared.queues[usize::from(worker)].control(command);
         }
+    }
+
+    /// The home says whether the bus has confirmed a group.
+    pub(super) fn home_confirmed(&mut self, key: GroupKey, tenure: Tenure, confirmed: bool) {
+        let elsewhere = self.memberships.elsewhere.get_mut(&key);
+        let Some(elsewhere) = elsewhere.filter(|elsewhere| elsewhere.tenure == tenure) else {
+            return;
+        };
+        elsewhere.confirmed = confirmed;
+        if confirmed {
+            self.confirmed(&ChannelKey::Group(key));
+        }
+    }
+
+    /// A channel is confirmed, here or at its home.
+    fn confirmed(&mut self, key: &ChannelKey) {
         for waiter in self.memberships.waiting.remove(key).unwrap_or_default() {
             match (waiter, key) {
                 (Waiter::Login(slot), _) => self.login_confirmed(slot),
@@ -346,6 +384,9 @@ impl State {
     pub(crate) fn bus_lost(&mut self) {
         if let Link::Redis(subscriptions) = &mut self.link {
             subscriptions.disconnected();
+        }
+        for (group, interest) in &self.memberships.interests {
+            self.tell_remotes(group, interest, false);
         }
         self.counters.bus_gaps += 1;
     }

@@ -44,7 +44,7 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use self::delivery::{Delivery, Forward};
-use self::directory::WorkerId;
+use self::directory::{Tenure, WorkerId};
 use self::fanout::{Fanout, Sockets};
 use self::hub::{GroupKey, Hub, Slot};
 use self::joins::Joins;
@@ -78,11 +78,11 @@ pub(crate) enum Command {
     /// A message for members here, from the channel's home.
     Forward(Arc<Forward>),
     /// Another worker has members of a group that this one is home to.
-    Interest(GroupKey, WorkerId),
+    Interest(GroupKey, Tenure, WorkerId),
     /// Another worker has none any more.
     Disinterest(GroupKey, WorkerId),
-    /// The home says that the bus confirmed a group.
-    Confirmed(GroupKey),
+    /// The home says whether the bus has confirmed a group: it has now, or no longer.
+    Confirmed(GroupKey, Tenure, bool),
     /// A message for one client here; answers whether it is here.
     Send {
         client: ClientId,
@@ -399,9 +399,11 @@ impl State {
                 self.bus_message(channel.as_bytes(), &envelope);
             }
             Command::Forward(forward) => self.forwarded(&forward),
-            Command::Interest(key, worker) => self.interest(key, worker),
+            Command::Interest(key, tenure, worker) => self.interest(&key, tenure, worker),
             Command::Disinterest(key, worker) => self.disinterest(key, worker),
-            Command::Confirmed(key) => self.confirmed(&crate::bus::ChannelKey::Group(key)),
+            Command::Confirmed(key, tenure, confirmed) => {
+                self.home_confirmed(key, tenure, confirmed);
+            }
             Command::Send { client, event_json, data, found } => {
                 let slot = self.find(client);
                 if let Some(slot) = slot {
@@ -521,6 +523,7 @@ impl State {
             rooms: 0,
             users: 0,
             interests: self.memberships.interests(),
+            elsewhere: self.memberships.elsewhere(),
             waiting: self.memberships.waiting() + self.joins.len(),
             channels_wanted,
             channels_confirmed,
