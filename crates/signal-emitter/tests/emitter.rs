@@ -121,8 +121,11 @@ async fn a_thousand_arrive_in_order() {
     let mut started = Vec::new();
     for index in 500..1000 {
         let mut message = Box::pin(emitter.to_room("r").event("e").data(&index).send());
-        assert!(poll_once(message.as_mut()).await.is_none());
-        started.push(message);
+        // On a busy machine the answer may be there by the end of the first poll.
+        match poll_once(message.as_mut()).await {
+            Some(answer) => drop(answer.unwrap()),
+            None => started.push(message),
+        }
     }
     for message in started {
         message.await.unwrap();
