@@ -277,6 +277,10 @@ impl Subscriptions {
         for key in command.keys {
             let channel = self.channels.get_mut(&key).expect("a channel under way is in the table");
             channel.under_way -= 1;
+            if channel.under_way > 0 {
+                // A later command for it is under way, and says what Redis will know.
+                continue;
+            }
             channel.sent = false;
             if !channel.wanted || command.kind == CommandKind::Unsubscribe {
                 self.drop_if_done(&key);

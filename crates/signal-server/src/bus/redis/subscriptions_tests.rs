@@ -92,6 +92,29 @@ fn commands_are_batched_and_split_when_refused() {
 }
 
 #[test]
+fn a_refusal_says_nothing_of_a_channel_that_was_asked_for_again() {
+    let mut table = Subscriptions::default();
+    table.connected();
+    table.want(key("a"));
+    table.want(key("b"));
+    table.next_command();
+    table.unwant(&key("b"));
+    table.next_command();
+    table.want(key("b"));
+    table.next_command();
+    // The first command is refused whole; the two for b alone are not.
+    assert_eq!(table.refuse(), Outcome::Noted);
+    table.unwant(&key("b"));
+    assert_eq!(table.answered(false, |named| *named == key("b")), Outcome::Noted);
+    assert_eq!(table.answered(true, |named| *named == key("b")), Outcome::Noted);
+    let mut rest = Vec::new();
+    while let Some(command) = table.next_command() {
+        rest.push(command);
+    }
+    assert!(rest.contains(&SubscriptionCommand::Unsubscribe(vec![key("b")])), "{rest:?}");
+}
+
+#[test]
 fn churn_while_disconnected_leaves_nothing() {
     let mut table = Subscriptions::default();
     for index in 0..1000 {
