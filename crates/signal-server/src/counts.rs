@@ -134,6 +134,8 @@ pub struct Counts {
     pub users: u64,
     /// Groups that the edge listens to, lingering ones included.
     pub interests: usize,
+    /// Groups of those that wait to be given up, or did a moment ago.
+    pub lingering: usize,
     /// Groups that a worker hears of through another one, per worker.
     pub elsewhere: usize,
     /// Channels that logins and joins wait for.
@@ -238,6 +240,7 @@ impl Counts {
             && self.rooms == 0
             && self.users == 0
             && self.interests == 0
+            && self.lingering == 0
             && self.elsewhere == 0
             && self.waiting == 0
             && self.directory == 0
@@ -266,6 +269,7 @@ impl Counts {
         self.rooms += other.rooms;
         self.users += other.users;
         self.interests += other.interests;
+        self.lingering += other.lingering;
         self.elsewhere += other.elsewhere;
         self.waiting += other.waiting;
         self.channels_wanted += other.channels_wanted;

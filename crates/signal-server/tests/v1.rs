@@ -218,6 +218,24 @@ async fn nothing_published_after_the_acknowledgement_is_missed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_room_that_is_entered_and_left_again_and_again_lingers_once() {
+    let redis = Redis::start().await;
+    let mut settings = config();
+    settings.redis = redis.settings();
+    settings.bus_linger = Duration::from_hours(1);
+    let edge = Edge::with(settings).await;
+    edge.ready().await;
+    let mut socket = login(&edge, "u").await;
+    for round in 0..50 {
+        join(&mut socket, &["r"]).await;
+        socket.ask(json!({ "event": "leave", "data": { "rooms": ["r"] }, "id": round })).await;
+    }
+    assert_eq!(edge.counts().await.lingering, 1);
+    socket.close().await;
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_outage_is_announced_once_it_is_over() {
     let mut redis = Redis::start().await;
     let edge = Edge::on(&redis).await;

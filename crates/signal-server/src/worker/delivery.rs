@@ -100,7 +100,7 @@ impl State {
     }
 
     /// A message was over the limit, and was passed over unread.
-    pub(crate) fn bus_message_oversized(&mut self, _channel: &[u8], _bytes: usize) {
+    pub(crate) fn bus_message_oversized(&mut self) {
         self.counters.bus_messages += 1;
         self.bus_message_bad("too_large");
     }

@@ -5,7 +5,7 @@
 //! subscription standing. A client's own channels are at home where the client is, and end with it.
 //! It owns the interests of groups that are at home here, what is known of the homes of others, and who
 //! waits for the bus to confirm a channel; it never does IO and never waits. Bounded by the memberships
-//! of the hub. A home may move while word of it is under way between workers or on the bus, so only
+//! of the hub, and by what clients, within their rate, give up during a linger. A home may move while word of it is under way between workers or on the bus, so only
 //! what comes of the present tenure counts: from this link if the group is at home here, else from its
 //! home.
 
@@ -27,7 +27,7 @@ use crate::bus::{ChannelKey, Link};
 pub(super) struct Memberships {
     /// Groups that are at home here.
     interests: HashMap<GroupKey, Interest>,
-    /// When to give a group up, in order.
+    /// When to look at a group that may be given up, in about that order; each stands in it once.
     lingering: VecDeque<(Tick, GroupKey)>,
     /// Groups with members here that are at home on another worker.
     elsewhere: HashMap<GroupKey, Elsewhere>,
@@ -60,6 +60,8 @@ struct Interest {
     remotes: WorkerSet,
     /// When the group is given up, if nobody comes back.
     until: Option<Tick>,
+    /// It stands in the queue of those that linger.
+    queued: bool,
 }
 
 // === impl Memberships ===
@@ -68,6 +70,11 @@ impl Memberships {
     /// Groups at home here.
     pub(super) fn interests(&self) -> usize {
         self.interests.len()
+    }
+
+    /// Entries of the queue of groups that may be given up.
+    pub(super) fn lingering(&self) -> usize {
+        self.lingering.len()
     }
 
     /// Groups with members here that are at home on another worker.
@@ -261,7 +268,10 @@ impl State {
         }
         let until = now.after(linger);
         interest.until = Some(until);
-        self.memberships.lingering.push_back((until, key));
+        // A group that is left and entered again and again stands in the queue once all the same.
+        if !std::mem::replace(&mut interest.queued, true) {
+            self.memberships.lingering.push_back((until, key));
+        }
     }
 
     /// Gives up what has lingered long enough.
@@ -270,10 +280,15 @@ impl State {
         while let Some((until, _)) = self.memberships.lingering.front()
             && *until <= now
         {
-            let (until, key) = self.memberships.lingering.pop_front().expect("there is a front");
-            let interest = self.memberships.interests.get(&key);
-            if interest.is_some_and(|interest| interest.until == Some(until)) {
-                self.give_up(&key);
+            let (_, key) = self.memberships.lingering.pop_front().expect("there is a front");
+            let Some(interest) = self.memberships.interests.get_mut(&key) else { continue };
+            match interest.until {
+                None => interest.queued = false,
+                Some(until) if until > now => self.memberships.lingering.push_back((until, key)),
+                Some(_) => {
+                    interest.queued = false;
+                    self.give_up(&key);
+                }
             }
         }
     }

@@ -523,6 +523,7 @@ impl State {
             rooms: 0,
             users: 0,
             interests: self.memberships.interests(),
+            lingering: self.memberships.lingering(),
             elsewhere: self.memberships.elsewhere(),
             waiting: self.memberships.waiting() + self.joins.len(),
             channels_wanted,

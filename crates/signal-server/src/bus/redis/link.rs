@@ -275,8 +275,8 @@ impl Connection {
             self.start += taken;
             match received {
                 Received::Message { channel, payload } => self.message(state, channel, payload),
-                Received::Oversized { channel, bytes } => {
-                    state.bus_message_oversized(channel, bytes);
+                Received::Oversized { bytes, .. } => {
+                    state.bus_message_oversized();
                     let passed = bytes.min(self.end - self.start);
                     self.start += passed;
                     self.passing_over = bytes - passed;
