@@ -14,7 +14,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use signal_core::limits;
-use signal_core::redis::{PubSub, RedisMode, RedisSettings, Secret, SettingError};
+use signal_core::redis::{RedisMode, RedisSettings, Secret, SettingError};
 
 pub use self::table::{SETTINGS, Setting};
 
@@ -459,23 +459,6 @@ fn redis(values: &Values) -> Result<RedisSettings, ConfigError> {
     let mut settings = RedisSettings::from_lookup(|name| values.get(name).map(str::to_owned))?;
     if let Some(path) = settings.password_file.take() {
         settings.password = Some(read_secret("APP_ENV_WEBSOCKET_REDIS_PASSWORD_FILE", &path)?);
-    }
-    // What is read has to be obeyed: what this version cannot do is refused, not passed over.
-    let unsupported = |name, value: &str, allowed: &str| {
-        Err(ConfigError::Value { name, value: value.to_owned(), allowed: allowed.to_owned() })
-    };
-    if matches!(settings.mode, RedisMode::Cluster { .. }) {
-        return unsupported(
-            "APP_ENV_WEBSOCKET_REDIS_MODE",
-            "cluster",
-            "none or single in this version",
-        );
-    }
-    if settings.pubsub == PubSub::Sharded {
-        return unsupported("APP_ENV_WEBSOCKET_REDIS_PUBSUB", "sharded", "classic in this version");
-    }
-    if settings.tls.is_some() {
-        return unsupported("APP_ENV_WEBSOCKET_REDIS_TLS", "on", "off in this version");
     }
     Ok(settings)
 }

@@ -29,7 +29,8 @@ pub(crate) fn render(shared: &Shared, counts: &Counts) -> String {
         &counters.tick_delay,
     );
     page.outboxes(counts);
-    let probe_age = shared.links.iter().map(|link| link.probe_age()).max().unwrap_or_default();
+    let links = shared.links.get();
+    let probe_age = links.iter().map(|link| link.probe_age()).max().unwrap_or_default();
     page.float("signal_bus_probe_age_seconds", "age of the oldest probe", probe_age.as_secs_f64());
     process(&mut page);
     page.0
@@ -49,10 +50,9 @@ fn labelled(page: &mut Page, shared: &Shared, counts: &Counts) {
         "code",
         closes,
     );
-    let link_states = ["down", "unconfirmed", "confirmed"].map(|name| {
-        let links = shared.links.iter().filter(|link| link.get().0.name() == name).count();
-        (name, links as u64)
-    });
+    let links = shared.links.get();
+    let link_states = ["down", "unconfirmed", "confirmed"]
+        .map(|name| (name, links.iter().filter(|link| link.get().0.name() == name).count() as u64));
     page.family("signal_bus_links", "gauge", "bus links by state", "state", link_states);
     let subscriptions = [
         ("wanted", counts.channels_wanted as u64),

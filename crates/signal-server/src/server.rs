@@ -15,13 +15,13 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use signal_core::channel::ChannelNames;
 use signal_core::envelope::Codec;
-use signal_core::redis::{RedisMode, RedisSettings};
+use signal_core::redis::RedisMode;
 use tokio::sync::Notify;
 use tracing::{debug, error, info, warn};
 
 use crate::auth::InsecureDev;
 use crate::auth::jwt::JwtAuthenticator;
-use crate::bus::{LinkState, LinkStatus, Publisher, redis};
+use crate::bus::{LinkStatuses, Publisher, redis};
 use crate::config::{Auth, Config, ConfigError};
 use crate::handle::SignalHandle;
 use crate::hooks::{
@@ -56,6 +56,8 @@ pub struct Signal {
     listener: TcpListener,
     admin: Option<TcpListener>,
     workers: Vec<JoinHandle<()>>,
+    /// Follows the topology of a Redis Cluster.
+    watching: tokio::task::JoinHandle<()>,
 }
 
 /// Puts an edge together.
@@ -109,11 +111,13 @@ pub(crate) struct Shared {
     pub(crate) names: ChannelNames,
     pub(crate) codec: Codec,
     /// Absent on the in-process bus.
-    pub(crate) redis: Option<RedisSettings>,
+    pub(crate) redis: Option<redis::Access>,
+    /// What is known of the cluster, if there is one.
+    pub(crate) watch: redis::watch::Watch,
     pub(crate) publisher: Publisher,
     pub(crate) directory: Directory,
     pub(crate) queues: Vec<Queue<Command>>,
-    pub(crate) links: Vec<Arc<LinkStatus>>,
+    pub(crate) links: Arc<LinkStatuses>,
     /// WebSocket connections of each worker.
     pub(crate) connections: Vec<AtomicUsize>,
     /// Sockets handed to each worker, whatever has become of them; what balances the workers.
@@ -238,7 +242,8 @@ impl SignalBuilder {
                 .map_err(SignalError::Worker)?;
             workers.push(worker);
         }
-        Ok(Signal { shared, listener, admin, workers })
+        let watching = tokio::spawn(redis::watch::run(shared.clone()));
+        Ok(Signal { shared, listener, admin, workers, watching })
     }
 }
 
@@ -340,6 +345,7 @@ impl Signal {
 
 impl Drop for Signal {
     fn drop(&mut self) {
+        self.watching.abort();
         for queue in &self.shared.queues {
             queue.control(Command::Stop);
         }
@@ -397,9 +403,8 @@ impl Shared {
             (None, Publisher::Memory)
         } else {
             let publisher = redis::Publisher::start(&redis_settings).map_err(SignalError::Redis)?;
-            (Some(redis_settings), Publisher::Redis(publisher))
+            (Some(redis::Access::new(redis_settings)?), Publisher::Redis(publisher))
         };
-        let state = if redis.is_some() { LinkState::Down } else { LinkState::Confirmed };
         Ok(Self {
             config,
             hooks,
@@ -407,10 +412,11 @@ impl Shared {
             names,
             codec,
             redis,
+            watch: redis::watch::Watch::default(),
             publisher,
             directory: Directory::new(workers),
             queues: (0..workers).map(|_| Queue::default()).collect(),
-            links: (0..workers).map(|_| Arc::new(LinkStatus::new(state))).collect(),
+            links: Arc::default(),
             connections: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
             sockets: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
             draining: AtomicBool::new(false),
@@ -469,17 +475,20 @@ impl Shared {
         if self.is_full() {
             reasons.push("at the connection cap".to_owned());
         }
-        for (worker, link) in self.links.iter().enumerate() {
-            let (state, lasted) = link.get();
-            if state == LinkState::Down
-                || (state == LinkState::Unconfirmed && lasted > UNCONFIRMED_MAX)
-            {
-                let seconds = lasted.as_secs();
-                reasons.push(format!("bus link {worker} is {} for {seconds} s", state.name()));
-            } else if self.redis.is_some() && link.probe_age() > 2 * self.config.bus_probe_interval
-            {
-                reasons.push(format!("bus link {worker} probe is late"));
-            }
+        let links = self.links.get();
+        if links.len() < self.queues.len() {
+            reasons.push("workers are starting".to_owned());
+        }
+        let probe_age_max = match self.redis {
+            Some(_) => 2 * self.config.bus_probe_interval,
+            None => Duration::MAX,
+        };
+        reasons
+            .extend(links.iter().filter_map(|link| link.problem(UNCONFIRMED_MAX, probe_age_max)));
+        if let Some(access) = &self.redis
+            && matches!(access.settings().mode, RedisMode::Cluster { .. })
+        {
+            reasons.extend(self.watch.problems());
         }
         if let Publisher::Redis(publisher) = &self.publisher
             && !publisher.is_connected()

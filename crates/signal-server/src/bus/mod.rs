@@ -14,7 +14,7 @@ use signal_core::id::ClientId;
 
 use crate::worker::hub::{GroupKey, GroupKind};
 
-pub(crate) use self::status::{LinkState, LinkStatus};
+pub(crate) use self::status::{LinkState, LinkStatus, LinkStatuses};
 
 mod status;
 
@@ -23,8 +23,8 @@ mod status;
 pub(crate) enum ChannelKey {
     /// Everyone.
     Broadcast,
-    /// The probe of this link.
-    Probe,
+    /// A probe of one of the worker's links, by number.
+    Probe(u16),
     /// What is addressed to a client by its id.
     Client(ClientId),
     /// The room named like a client, which a TypeScript server's `send(clientId)` uses.
@@ -73,8 +73,8 @@ pub enum PublishError {
 pub(crate) enum Link {
     /// The in-process bus: every channel is heard at once.
     Memory,
-    /// A connection of its own to Redis.
-    Redis(Box<redis::Subscriptions>),
+    /// Connections of its own to Redis, or to the nodes of a cluster.
+    Redis(Box<redis::Links>),
 }
 
 /// How to send.
@@ -95,7 +95,7 @@ impl ChannelKey {
         let id = |id: &ClientId| id.encode();
         with(match self {
             Self::Broadcast => Some(Target::Broadcast),
-            Self::Probe => None,
+            Self::Probe(_) => None,
             Self::Client(client) => {
                 text = id(client);
                 Some(Target::Client(ascii(&text)))
@@ -121,7 +121,7 @@ impl Link {
     pub(crate) fn want(&mut self, key: ChannelKey) -> bool {
         match self {
             Self::Memory => true,
-            Self::Redis(subscriptions) => subscriptions.want(key),
+            Self::Redis(links) => links.want(key),
         }
     }
 
@@ -129,7 +129,7 @@ impl Link {
     pub(crate) fn unwant(&mut self, key: &ChannelKey) {
         match self {
             Self::Memory => {}
-            Self::Redis(subscriptions) => subscriptions.unwant(key),
+            Self::Redis(links) => links.unwant(key),
         }
     }
 
@@ -137,7 +137,7 @@ impl Link {
     pub(crate) fn counts(&self) -> (usize, usize) {
         match self {
             Self::Memory => (0, 0),
-            Self::Redis(subscriptions) => subscriptions.counts(),
+            Self::Redis(links) => links.counts(),
         }
     }
 }

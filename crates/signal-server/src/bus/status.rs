@@ -1,8 +1,10 @@
-//! The state of one link, for readiness and metrics: written by the link, read by anyone.
+//! The states of links, for readiness and metrics: each written by its link, read by anyone.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// Where a link stands.
@@ -17,11 +19,20 @@ pub(crate) enum LinkState {
     Confirmed = 2,
 }
 
+/// The states of all links of an edge. The list is touched when a link is opened or closed.
+#[derive(Debug, Default)]
+pub(crate) struct LinkStatuses(Mutex<Vec<Arc<LinkStatus>>>);
+
 /// The state of a link and since when; see the module.
 #[derive(Debug)]
 pub(crate) struct LinkStatus {
+    worker: usize,
+    /// What it links to, for people.
+    name: String,
     began: Instant,
     state: AtomicU8,
+    /// All arrives that Redis lets anybody have: what it refuses is all that is not confirmed.
+    delivering: AtomicBool,
     /// Milliseconds from `began` to the last change.
     since_ms: AtomicU64,
     /// Milliseconds from `began` to the last probe that came back.
@@ -41,21 +52,73 @@ impl LinkState {
     }
 }
 
+// === impl LinkStatuses ===
+
+impl LinkStatuses {
+    /// A worker opens a link.
+    pub(crate) fn open(&self, worker: usize, name: String, state: LinkState) -> Arc<LinkStatus> {
+        let status = Arc::new(LinkStatus::new(worker, name, state));
+        self.0.lock().push(status.clone());
+        status
+    }
+
+    /// A link is closed for good.
+    pub(crate) fn close(&self, status: &Arc<LinkStatus>) {
+        self.0.lock().retain(|open| !Arc::ptr_eq(open, status));
+    }
+
+    /// Every link there is; each worker has one at least, once it has begun.
+    pub(crate) fn get(&self) -> Vec<Arc<LinkStatus>> {
+        self.0.lock().clone()
+    }
+
+    /// Whether all arrives that Redis lets anybody have.
+    pub(crate) fn are_delivering(&self) -> bool {
+        self.0.lock().iter().all(|link| link.delivering.load(Ordering::Relaxed))
+    }
+}
+
 // === impl LinkStatus ===
 
 impl LinkStatus {
-    /// A link in `state`.
-    pub(crate) fn new(state: LinkState) -> Self {
+    fn new(worker: usize, name: String, state: LinkState) -> Self {
         Self {
+            worker,
+            name,
             began: Instant::now(),
             state: AtomicU8::new(state as u8),
+            delivering: AtomicBool::new(state == LinkState::Confirmed),
             since_ms: AtomicU64::new(0),
             probed_ms: AtomicU64::new(0),
         }
     }
 
-    /// Notes the state; a repeated one keeps its beginning.
-    pub(crate) fn set(&self, state: LinkState) {
+    /// Why the link makes the edge not ready, in one sentence; nothing if it does not. It may be
+    /// unconfirmed for as long as `unconfirmed_max`, and its probe as old as `probe_age_max`.
+    pub(crate) fn problem(
+        &self,
+        unconfirmed_max: Duration,
+        probe_age_max: Duration,
+    ) -> Option<String> {
+        let (state, lasted) = self.get();
+        let (worker, name) = (self.worker, &self.name);
+        match state {
+            LinkState::Unconfirmed if lasted <= unconfirmed_max => None,
+            LinkState::Down | LinkState::Unconfirmed => Some(format!(
+                "bus link {worker} is {} for {} s ({name})",
+                state.name(),
+                lasted.as_secs()
+            )),
+            LinkState::Confirmed if self.probe_age() > probe_age_max => {
+                Some(format!("bus link {worker} probe is late ({name})"))
+            }
+            LinkState::Confirmed => None,
+        }
+    }
+
+    /// Notes the state, and whether the link delivers; a repeated state keeps its beginning.
+    pub(crate) fn set(&self, state: LinkState, delivering: bool) {
+        self.delivering.store(delivering, Ordering::Relaxed);
         if self.state.swap(state as u8, Ordering::Relaxed) != state as u8 {
             self.since_ms.store(self.now_ms(), Ordering::Relaxed);
         }

@@ -103,8 +103,8 @@ fn what_is_not_allowed_is_said_in_one_sentence() {
         ),
         (
             "APP_ENV_WEBSOCKET_REDIS_TLS",
-            "on",
-            "APP_ENV_WEBSOCKET_REDIS_TLS is \"on\", allowed is off in this version",
+            "yes",
+            "APP_ENV_WEBSOCKET_REDIS_TLS is \"yes\", allowed is off, on",
         ),
     ] {
         assert_eq!(config(&[(name, value)]).map(|_| ()), Err(expected.to_owned()));

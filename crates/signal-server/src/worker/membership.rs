@@ -17,7 +17,6 @@ use signal_core::id::ClientId;
 
 use super::directory::{Tenure, WorkerId, WorkerSet};
 use super::hub::{GroupKey, GroupKind, Joined, Slot};
-use super::resync::ResyncReason;
 use super::wheel::Tick;
 use super::{Command, State};
 use crate::bus::{ChannelKey, Link};
@@ -26,7 +25,7 @@ use crate::bus::{ChannelKey, Link};
 #[derive(Debug, Default)]
 pub(super) struct Memberships {
     /// Groups that are at home here.
-    interests: HashMap<GroupKey, Interest>,
+    pub(super) interests: HashMap<GroupKey, Interest>,
     /// When to look at a group that may be given up, in about that order; each stands in it once.
     lingering: VecDeque<(Tick, GroupKey)>,
     /// Groups with members here that are at home on another worker.
@@ -52,12 +51,12 @@ struct Elsewhere {
 }
 
 #[derive(Debug, Default)]
-struct Interest {
-    tenure: Tenure,
+pub(super) struct Interest {
+    pub(super) tenure: Tenure,
     /// There are members here.
     local: bool,
     /// Other workers that have members.
-    remotes: WorkerSet,
+    pub(super) remotes: WorkerSet,
     /// When the group is given up, if nobody comes back.
     until: Option<Tick>,
     /// It stands in the queue of those that linger.
@@ -129,9 +128,8 @@ impl hashbrown::Equivalent<GroupKey> for GroupRef<'_> {
 // === impl State ===
 
 impl State {
-    /// What every worker, and what the first one, listens to from the start.
+    /// What the first worker listens to from the start.
     pub(super) fn listen_always(&mut self) {
-        self.link.want(ChannelKey::Probe);
         if self.id == 0 {
             self.link.want(ChannelKey::Broadcast);
         }
@@ -329,24 +327,6 @@ impl State {
         }
     }
 
-    /// The bus confirmed a channel of this worker's link.
-    pub(crate) fn bus_confirmed(&mut self, key: &ChannelKey) {
-        if let ChannelKey::Group(group) = key
-            && let Some(interest) = self.memberships.interests.get(group)
-        {
-            self.tell_remotes(group, interest, true);
-        }
-        self.confirmed(key);
-    }
-
-    /// Tells the other workers that have members of a group whether the bus has confirmed it.
-    fn tell_remotes(&self, group: &GroupKey, interest: &Interest, confirmed: bool) {
-        for worker in interest.remotes.iter() {
-            let command = Command::Confirmed(group.clone(), interest.tenure, confirmed);
-            self.shared.queues[usize::from(worker)].control(command);
-        }
-    }
-
     /// The home says whether the bus has confirmed a group.
     pub(super) fn home_confirmed(&mut self, key: GroupKey, tenure: Tenure, confirmed: bool) {
         let elsewhere = self.memberships.elsewhere.get_mut(&key);
@@ -360,7 +340,7 @@ impl State {
     }
 
     /// A channel is confirmed, here or at its home.
-    fn confirmed(&mut self, key: &ChannelKey) {
+    pub(super) fn confirmed(&mut self, key: &ChannelKey) {
         for waiter in self.memberships.waiting.remove(key).unwrap_or_default() {
             match (waiter, key) {
                 (Waiter::Login(slot), _) => self.login_confirmed(slot),
@@ -382,27 +362,5 @@ impl State {
         } else if std::mem::take(&mut session.is_degraded) {
             self.resync_client(slot, None, "confirmed");
         }
-    }
-
-    /// The link is up, and knows nothing yet: whatever was published before is lost.
-    pub(crate) fn bus_connected(&mut self) {
-        if let Link::Redis(subscriptions) = &mut self.link {
-            subscriptions.connected();
-        }
-        self.counters.bus_connects += 1;
-        for queue in &self.shared.queues {
-            queue.control(Command::Resync(None, ResyncReason::Bus));
-        }
-    }
-
-    /// The link is down: nothing is confirmed until it is up again.
-    pub(crate) fn bus_lost(&mut self) {
-        if let Link::Redis(subscriptions) = &mut self.link {
-            subscriptions.disconnected();
-        }
-        for (group, interest) in &self.memberships.interests {
-            self.tell_remotes(group, interest, false);
-        }
-        self.counters.bus_gaps += 1;
     }
 }

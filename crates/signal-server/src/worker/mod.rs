@@ -8,9 +8,10 @@
 //!
 //! In the data's way: [`delivery`] takes a message from the bus, [`hub`] says who gets it, [`fanout`]
 //! writes it. Around it: [`connection`] reads what clients send, [`login`] and [`inbound`] act on it,
-//! [`membership`] tells the bus what to listen to, [`session`] and [`wheel`] watch the time.
+//! [`membership`] tells the bus what to listen to, [`bus_events`] hears what became of it, [`session`] and [`wheel`] watch the time.
 
 mod answer;
+mod bus_events;
 mod connection;
 pub(crate) mod delivery;
 pub(crate) mod directory;
@@ -37,6 +38,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use signal_core::close::CloseCode;
 use signal_core::id::ClientId;
+use signal_core::redis::{PubSub, RedisMode};
 use signal_core::v1::{To, Variant};
 use slab::Slab;
 use tokio::sync::oneshot;
@@ -52,7 +54,7 @@ use self::membership::Memberships;
 use self::resync::{ResyncReason, Resyncs};
 use self::session::Session;
 use self::wheel::{TICK, Tick, Wheel};
-use crate::bus::{Link, LinkState, LinkStatus, redis};
+use crate::bus::{Link, LinkState, redis};
 use crate::counts::{ConnectionInfo, Counters, Counts};
 use crate::server::Shared;
 
@@ -96,6 +98,8 @@ pub(crate) enum Command {
     Leave { client: ClientId, room: String, found: oneshot::Sender<bool> },
     /// Closes a client; answers whether it is here.
     Close { client: ClientId, code: CloseCode, found: oneshot::Sender<bool> },
+    /// The nodes of the Redis Cluster, as they are now.
+    Topology(Arc<redis::Topology>),
     /// Messages for a group (`None`: for everyone) may have been lost on their way here.
     Resync(Option<GroupKey>, ResyncReason),
     /// Asks for connections that match.
@@ -169,13 +173,10 @@ pub(crate) fn run(shared: &Arc<Shared>, id: WorkerId) -> std::io::Result<()> {
         .build_local(tokio::runtime::LocalOptions::default())?;
     let worker = Worker::new(shared.clone(), id);
     runtime.block_on(async {
-        if let Some(settings) = &shared.redis {
-            let probe_interval = shared.config.bus_probe_interval;
-            tokio::task::spawn_local(redis::link::run(
-                worker.clone(),
-                settings.clone(),
-                probe_interval,
-            ));
+        if let Some(access) = &shared.redis
+            && let RedisMode::Single { host, port } = &access.settings().mode
+        {
+            worker.turn(|state| state.topology(&redis::Topology::single(host, *port)));
         }
         tokio::task::spawn_local(worker.clone().tick());
         tokio::task::spawn_local(worker.clone().write_backlog());
@@ -190,15 +191,24 @@ pub(crate) fn run(shared: &Arc<Shared>, id: WorkerId) -> std::io::Result<()> {
     Ok(())
 }
 
+/// A worker's way to listen.
+fn link(shared: &Shared, id: WorkerId) -> Link {
+    let worker = usize::from(id);
+    let Some(access) = &shared.redis else {
+        shared.links.open(worker, "in-process".to_owned(), LinkState::Confirmed);
+        return Link::Memory;
+    };
+    let has_tags = access.settings().pubsub == PubSub::Sharded;
+    let names = redis::WireNames::new(shared.names.clone(), &shared.instance.name, id, has_tags);
+    Link::Redis(Box::new(redis::Links::new(names, worker, shared.links.clone())))
+}
+
 // === impl Worker ===
 
 impl Worker {
     fn new(shared: Arc<Shared>, id: WorkerId) -> Rc<Self> {
         Rc::new_cyclic(|worker| {
-            let link = match &shared.redis {
-                Some(_) => Link::Redis(Box::default()),
-                None => Link::Memory,
-            };
+            let link = link(&shared, id);
             let mut state = State {
                 id,
                 worker: worker.clone(),
@@ -232,16 +242,6 @@ impl Worker {
     /// What all workers share.
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
-    }
-
-    /// The channel on which its link hears itself.
-    pub(crate) fn probe_channel(&self) -> String {
-        self.shared.names.probe(&self.shared.instance.name, usize::from(self.id))
-    }
-
-    /// The published state of its link.
-    pub(crate) fn link_status(&self) -> Arc<LinkStatus> {
-        self.shared.links[usize::from(self.id)].clone()
     }
 
     /// Does something with the state, then writes what is owed.
@@ -358,19 +358,9 @@ impl State {
         self.wheel.now()
     }
 
-    /// The published state of the link.
-    pub(crate) fn link_status(&self) -> &LinkStatus {
-        &self.shared.links[usize::from(self.id)]
-    }
-
-    /// Publishes where the link stands.
-    pub(crate) fn note_link_state(&self) {
-        if let Link::Redis(subscriptions) = &self.link {
-            self.link_status().set(match subscriptions.is_settled() {
-                true => LinkState::Confirmed,
-                false => LinkState::Unconfirmed,
-            });
-        }
+    /// What all workers share.
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     /// The largest envelope that is taken.
@@ -433,6 +423,7 @@ impl State {
                 }
                 let _ = found.send(slot.is_some());
             }
+            Command::Topology(topology) => self.topology(&topology),
             Command::Resync(group, reason) => self.resync_later(group, reason),
             Command::List(filter, answer) => {
                 let _ = answer.send(self.list(&filter));
@@ -457,6 +448,9 @@ impl State {
             self.on_timer(slot, at);
         }
         self.end_lingering();
+        if let Link::Redis(links) = &mut self.link {
+            links.close_idle();
+        }
         self.end_waiting_joins();
         self.announce_resyncs();
         self.drain_some();

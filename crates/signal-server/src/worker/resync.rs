@@ -1,24 +1,25 @@
 //! Telling `signal.v1` clients that they may have missed something.
 //!
 //! Whenever messages may have been lost between bus and client, a `resync` says so as soon as delivery
-//! is guaranteed again: after a link came back, once every link of the edge is confirmed; after a full
-//! queue, at the next tick. It owns what is to be announced, merged so that an outage is one
-//! announcement per client, and never announces while the loss may go on. Plain clients get nothing.
+//! is guaranteed again: after a link came back or a slot moved, once every link of the edge delivers
+//! all that Redis lets it have; after a full queue, at the next tick. It owns what is to be announced,
+//! merged so that an outage is one announcement per client, and never announces while the loss may go
+//! on. Plain clients get nothing.
 
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
+use signal_core::id::ClientId;
 use signal_core::message::json_string;
 
 use super::State;
 use super::hub::{GroupKey, GroupKind, Slot};
-use crate::bus::LinkState;
 
 /// Why messages may have been lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum ResyncReason {
-    /// A link was down, or has only just come up.
-    Bus,
     /// A queue was full.
     Overflow,
+    /// A link was down or has only just come up, or a channel has moved to another node.
+    Bus,
 }
 
 /// What is to be announced; see the module.
@@ -26,8 +27,10 @@ pub(crate) enum ResyncReason {
 pub(super) struct Resyncs {
     /// To everyone, for everything they listen to.
     everyone: Option<ResyncReason>,
-    /// To the members of these groups.
-    groups: HashSet<GroupKey>,
+    /// To the members of these groups, and why; an outage outweighs a full queue.
+    groups: HashMap<GroupKey, ResyncReason>,
+    /// To these clients, for everything they listen to.
+    clients: HashSet<ClientId>,
 }
 
 impl ResyncReason {
@@ -46,32 +49,47 @@ impl State {
     pub(super) fn resync_later(&mut self, group: Option<GroupKey>, reason: ResyncReason) {
         match group {
             Some(group) => {
-                self.resyncs.groups.insert(group);
+                let known = self.resyncs.groups.entry(group).or_insert(reason);
+                *known = reason.max(*known);
             }
             None => self.resyncs.everyone = Some(reason),
         }
     }
 
+    /// Messages for one client may have been lost on their way here.
+    pub(super) fn resync_client_later(&mut self, client: ClientId) {
+        self.resyncs.clients.insert(client);
+    }
+
     /// Announces what is to be announced, if delivery is guaranteed again.
     pub(super) fn announce_resyncs(&mut self) {
-        let is_idle = self.resyncs.everyone.is_none() && self.resyncs.groups.is_empty();
-        if is_idle || self.shared.links.iter().any(|link| link.get().0 != LinkState::Confirmed) {
+        let is_idle = self.resyncs.everyone.is_none()
+            && self.resyncs.groups.is_empty()
+            && self.resyncs.clients.is_empty();
+        if is_idle || !self.shared.links.are_delivering() {
             return;
         }
-        let groups = std::mem::take(&mut self.resyncs.groups);
-        if let Some(reason) = self.resyncs.everyone.take() {
+        let Resyncs { everyone, groups, clients } = std::mem::take(&mut self.resyncs);
+        if let Some(reason) = everyone {
             for slot in self.hub.everyone().to_vec() {
                 self.resync_client(slot, None, reason.name());
             }
             return;
         }
-        let reason = ResyncReason::Overflow.name();
-        for group in groups {
+        for client in &clients {
+            if let Some(slot) = self.find(*client) {
+                self.resync_client(slot, None, ResyncReason::Bus.name());
+            }
+        }
+        for (group, reason) in groups {
             let rooms = [group.name.to_string()];
             // What comes by user is not in any room: those clients reload everything.
             let rooms = (group.kind == GroupKind::Room).then_some(&rooms[..]);
             for slot in self.hub.members(group.kind, &group.name).to_vec() {
-                self.resync_client(slot, rooms, reason);
+                // Who reloads everything has heard already.
+                if !clients.contains(&self.session(slot).client) {
+                    self.resync_client(slot, rooms, reason.name());
+                }
             }
         }
     }

@@ -7,27 +7,23 @@
 //! is torn down. The read buffer holds one message at most beyond a read; what is larger than the
 //! limit is passed over without being kept.
 
-use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use signal_core::channel::ChannelNames;
-use signal_core::redis::{RedisMode, RedisSettings};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tokio::time::{Instant, Interval, MissedTickBehavior, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tracing::{info, warn};
 
-use super::Subscriptions;
-use super::push::{NotResp, Received, decode_front};
-use super::subscriptions::{Outcome, SubscriptionCommand};
-use crate::bus::{ChannelKey, Link, LinkState};
+use super::push::{Received, decode_front};
+use super::stream::{RedisError, Stream, write_bulk, write_command};
+use super::subscriptions::{Outcome, Refusal};
+use super::topology::Node;
+use super::{LinkId, Links, Subscriptions, WireNames};
+use crate::bus::{ChannelKey, Link, LinkStatus};
 use crate::worker::{State, Worker};
-
-/// Connecting, and the answer to HELLO, take no longer than this.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Bounds of the wait between attempts; each is drawn evenly from zero to the current bound.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
@@ -48,108 +44,52 @@ const WAITING_BYTES_MAX: usize = 256 * 1024;
 /// Intervals without the probe's return, after which traffic of other channels excuses nothing.
 const PROBES_MISSED_MAX: u32 = 3;
 
-/// Why a connection ended.
-#[derive(Debug, thiserror::Error)]
-enum LinkError {
-    #[error("connecting took too long")]
-    ConnectTimeout,
-    #[error("redis refused the connection: {0}")]
-    Refused(String),
-    #[error("redis closed the connection")]
-    Closed,
-    #[error("the probe did not come back")]
-    Silent,
-    #[error("redis sent something without an end")]
-    Endless,
-    #[error("redis answered something that was not asked")]
-    OutOfStep,
-    #[error(transparent)]
-    NotResp(#[from] NotResp),
-    #[error(transparent)]
-    Io(#[from] io::Error),
-}
-
-/// Keeps the worker's link until the worker ends.
-pub(crate) async fn run(worker: Rc<Worker>, settings: RedisSettings, probe_interval: Duration) {
-    let status = worker.link_status();
+/// Keeps one of the worker's links until it is aborted.
+pub(crate) async fn run(worker: Rc<Worker>, link: LinkId, node: Arc<Node>) {
+    let Some(access) = &worker.shared().redis else { return };
+    let Some(status) = worker.turn(|state| links(state).map(|links| links.status(link).clone()))
+    else {
+        return;
+    };
     let mut backoff = BACKOFF_MIN;
     loop {
         let began = Instant::now();
-        let error = match connect(&settings).await {
+        let error = match access.connect(&node).await {
             Ok(stream) => {
-                info!(worker = worker.id(), "bus link connected");
+                info!(worker = worker.id(), %node, "bus link connected");
                 status.probed();
-                status.set(LinkState::Unconfirmed);
-                worker.turn(State::bus_connected);
-                let mut connection = Connection::new(stream, &worker, probe_interval);
+                worker.turn(|state| state.bus_connected(link));
+                let mut connection = Connection::new(stream, &worker, link);
                 let error = connection.drive(&worker).await;
-                status.set(LinkState::Down);
-                worker.turn(State::bus_lost);
+                worker.turn(|state| state.bus_lost(link));
                 error
             }
             Err(error) => error,
         };
+        worker.shared().watch.ask();
         if began.elapsed() > BACKOFF_MAX {
             backoff = BACKOFF_MIN;
         }
         let wait = backoff.mul_f64(crate::random::fraction());
-        warn!(worker = worker.id(), %error, retry_ms = wait.as_millis(), "bus link is down");
+        let retry_ms = wait.as_millis();
+        warn!(worker = worker.id(), %node, %error, retry_ms, "bus link is down");
         tokio::time::sleep(wait).await;
         backoff = (backoff * 2).min(BACKOFF_MAX);
     }
 }
 
-fn subscriptions(state: &mut State) -> &mut Subscriptions {
+fn links(state: &mut State) -> Option<&mut Links> {
     match &mut state.link {
-        Link::Redis(subscriptions) => subscriptions,
-        Link::Memory => unreachable!("a Redis link runs only where the worker has one"),
-    }
-}
-
-/// Connects and switches to RESP3.
-async fn connect(settings: &RedisSettings) -> Result<TcpStream, LinkError> {
-    let RedisMode::Single { host, port } = &settings.mode else {
-        unreachable!("the configuration admits a single Redis only");
-    };
-    let attempt = async {
-        let mut stream = TcpStream::connect((host.as_str(), *port)).await?;
-        stream.set_nodelay(true)?;
-        hello(&mut stream, settings).await?;
-        Ok(stream)
-    };
-    timeout(CONNECT_TIMEOUT, attempt).await.unwrap_or(Err(LinkError::ConnectTimeout))
-}
-
-async fn hello(stream: &mut TcpStream, settings: &RedisSettings) -> Result<(), LinkError> {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let mut arguments = vec!["HELLO", "3"];
-    if let Some(password) = &settings.password {
-        let user = settings.username.as_deref().unwrap_or("default");
-        arguments.extend(["AUTH", user, password.expose()]);
-    }
-    arguments.extend(["SETNAME", "signal-edge"]);
-    let mut command = Vec::new();
-    write_command(&mut command, arguments.len());
-    for argument in arguments {
-        write_bulk(&mut command, argument.as_bytes());
-    }
-    stream.write_all(&command).await?;
-    let mut buffer = Vec::new();
-    loop {
-        if stream.read_buf(&mut buffer).await? == 0 {
-            return Err(LinkError::Closed);
-        }
-        match decode_front(&buffer, READ_BYTES)? {
-            Some((Received::Refused(words), _)) => return Err(LinkError::Refused(words)),
-            Some(_) => return Ok(()),
-            None => {}
-        }
+        Link::Redis(links) => Some(links),
+        Link::Memory => None,
     }
 }
 
 /// A connection that speaks RESP3.
 struct Connection {
-    stream: TcpStream,
+    stream: Stream,
+    link: LinkId,
+    status: Arc<LinkStatus>,
     buffer: Vec<u8>,
     /// What of the buffer has come and is not used up.
     start: usize,
@@ -160,10 +100,8 @@ struct Connection {
     /// How much of `commands` Redis took.
     written: usize,
     probe: Probe,
-    names: ChannelNames,
-    /// The channel on which the link hears itself.
-    probe_channel: String,
-    /// A channel's name, written anew for each comparison.
+    names: WireNames,
+    /// A channel's name, written anew for each use.
     name: String,
 }
 
@@ -181,12 +119,18 @@ struct Probe {
 // === impl Connection ===
 
 impl Connection {
-    fn new(stream: TcpStream, worker: &Worker, probe_interval: Duration) -> Self {
-        let mut interval = tokio::time::interval(probe_interval);
+    fn new(stream: Stream, worker: &Worker, link: LinkId) -> Self {
+        let mut interval = tokio::time::interval(worker.shared().config.bus_probe_interval);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let probe = Probe { interval, number: 0, returned: true, missed: 0, heard: true };
+        let (status, names) = worker.turn(|state| {
+            let links = own(state);
+            (links.status(link).clone(), links.names().clone())
+        });
         Self {
             stream,
+            link,
+            status,
             buffer: vec![0; READ_BYTES],
             start: 0,
             end: 0,
@@ -194,14 +138,13 @@ impl Connection {
             commands: Vec::new(),
             written: 0,
             probe,
-            names: worker.shared().names.clone(),
-            probe_channel: worker.probe_channel(),
+            names,
             name: String::new(),
         }
     }
 
     /// Runs until the connection fails.
-    async fn drive(&mut self, worker: &Worker) -> LinkError {
+    async fn drive(&mut self, worker: &Worker) -> RedisError {
         std::future::poll_fn(|context| match self.poll(worker, context) {
             Poll::Ready(Err(error)) => Poll::Ready(error),
             Poll::Ready(Ok(never)) => match never {},
@@ -214,7 +157,7 @@ impl Connection {
         &mut self,
         worker: &Worker,
         context: &mut Context<'_>,
-    ) -> Poll<Result<std::convert::Infallible, LinkError>> {
+    ) -> Poll<Result<std::convert::Infallible, RedisError>> {
         let mut reads = 0;
         while let Poll::Ready(outcome) = self.poll_read(context) {
             outcome?;
@@ -226,7 +169,7 @@ impl Connection {
             }
         }
         worker.turn(|state| {
-            subscriptions(state).set_waker(context.waker());
+            self.table(state).set_waker(context.waker());
             self.take_commands(state);
         });
         // The probe comes after the subscribe of its own channel.
@@ -237,12 +180,12 @@ impl Connection {
     }
 
     /// Reads once; pending if there is nothing, or if it is time for other tasks.
-    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Result<(), RedisError>> {
         let mut space = ReadBuf::new(&mut self.buffer[self.end..]);
         ready!(Pin::new(&mut self.stream).poll_read(context, &mut space))?;
         let count = space.filled().len();
         if count == 0 {
-            return Poll::Ready(Err(LinkError::Closed));
+            return Poll::Ready(Err(RedisError::Closed));
         }
         self.end += count;
         self.probe.heard = true;
@@ -250,7 +193,7 @@ impl Connection {
     }
 
     /// Handles all that has come whole.
-    fn handle_all(&mut self, state: &mut State) -> Result<(), LinkError> {
+    fn handle_all(&mut self, state: &mut State) -> Result<(), RedisError> {
         let passed = self.passing_over.min(self.end - self.start);
         self.start += passed;
         self.passing_over -= passed;
@@ -260,12 +203,12 @@ impl Connection {
         outcome?;
         self.make_room();
         if self.end > state.bus_message_bytes_max() + WAITING_BYTES_MAX {
-            return Err(LinkError::Endless);
+            return Err(RedisError::Endless);
         }
         Ok(())
     }
 
-    fn handle_buffer(&mut self, buffer: &[u8], state: &mut State) -> Result<(), LinkError> {
+    fn handle_buffer(&mut self, buffer: &[u8], state: &mut State) -> Result<(), RedisError> {
         while self.start < self.end {
             let bytes_max = state.bus_message_bytes_max();
             let Some((received, taken)) = decode_front(&buffer[self.start..self.end], bytes_max)?
@@ -284,8 +227,8 @@ impl Connection {
                 Received::Answered { subscribe, channel } => {
                     self.answered(state, subscribe, channel)?;
                 }
-                Received::Reply(_) => expect_outcome(&subscriptions(state).replied())?,
-                Received::Refused(words) => refused(state, &words)?,
+                Received::Reply(_) => expect_outcome(&self.table(state).replied())?,
+                Received::Refused(words) => self.refused(state, &words)?,
                 Received::Other => {}
             }
         }
@@ -293,7 +236,7 @@ impl Connection {
     }
 
     fn message(&mut self, state: &mut State, channel: &[u8], payload: &[u8]) {
-        if state.bus_message(channel, payload) {
+        if state.bus_message(self.names.without_tag(channel), payload) {
             return;
         }
         // A probe: the number that came back tells which one.
@@ -302,8 +245,13 @@ impl Connection {
         {
             self.probe.returned = true;
             self.probe.missed = 0;
-            state.link_status().probed();
+            self.status.probed();
         }
+    }
+
+    /// The table of this link.
+    fn table<'a>(&self, state: &'a mut State) -> &'a mut Subscriptions {
+        own(state).table(self.link)
     }
 
     fn answered(
@@ -311,69 +259,119 @@ impl Connection {
         state: &mut State,
         subscribe: bool,
         channel: &[u8],
-    ) -> Result<(), LinkError> {
-        let outcome = subscriptions(state).answered(subscribe, |key| self.name(key) == channel);
-        expect_outcome(&outcome)?;
-        if let Outcome::Confirmed(key) = outcome {
-            state.bus_confirmed(&key);
+    ) -> Result<(), RedisError> {
+        let channel = self.names.without_tag(channel);
+        let (names, name) = (&self.names, &mut self.name);
+        let outcome = own(state).table(self.link).answered(subscribe, |key| {
+            names.write(key, name);
+            name.as_bytes() == channel
+        });
+        match outcome {
+            Outcome::Confirmed(key) => state.bus_confirmed(self.link, &key),
+            Outcome::Unexpected if !subscribe && self.names.is_sharded() => {
+                self.taken_away(state, channel)?;
+            }
+            outcome => expect_outcome(&outcome)?,
         }
-        state.note_link_state();
+        own(state).note_state(self.link);
+        Ok(())
+    }
+
+    /// Redis ended a subscription that nobody gave up: its slot has moved.
+    fn taken_away(&self, state: &mut State, channel: &[u8]) -> Result<(), RedisError> {
+        let key = self.names.key(channel).ok_or(RedisError::OutOfStep)?;
+        if self.table(state).taken_away(&key) {
+            state.bus_interrupted(&key);
+        }
+        state.shared().watch.ask();
+        Ok(())
+    }
+
+    fn refused(&self, state: &mut State, words: &str) -> Result<(), RedisError> {
+        let refusal = match words.split(' ').next().unwrap_or_default() {
+            "MOVED" | "ASK" | "TRYAGAIN" | "CLUSTERDOWN" | "LOADING" | "MASTERDOWN" => {
+                state.shared().watch.ask();
+                Refusal::State
+            }
+            _ => Refusal::Channels,
+        };
+        let outcome = self.table(state).refuse(refusal);
+        expect_outcome(&outcome)?;
+        match outcome {
+            Outcome::Refused(key) => {
+                warn!(%words, channel = describe(&key), "redis refuses a channel");
+            }
+            Outcome::Probed if refusal == Refusal::Channels => {
+                warn!(%words, "redis refuses the probe");
+            }
+            _ => {}
+        }
+        own(state).note_state(self.link);
         Ok(())
     }
 
     /// Sends the next probe, unless the last one is missing.
-    fn probe(&mut self, state: &mut State) -> Result<(), LinkError> {
+    fn probe(&mut self, state: &mut State) -> Result<(), RedisError> {
         if !self.probe.returned {
             self.probe.missed += 1;
             if !self.probe.heard || self.probe.missed >= PROBES_MISSED_MAX {
-                return Err(LinkError::Silent);
+                return Err(RedisError::Silent);
             }
         }
         self.probe.heard = false;
         self.probe.returned = false;
         self.probe.number += 1;
-        write_command(&mut self.commands, 3);
-        write_bulk(&mut self.commands, b"PUBLISH");
-        write_bulk(&mut self.commands, self.probe_channel.as_bytes());
-        write_bulk(&mut self.commands, self.probe.number.to_string().as_bytes());
-        let subscriptions = subscriptions(state);
-        subscriptions.probe_sent();
-        subscriptions.retry_refused();
+        let links = own(state);
+        if let Some(key) = links.probe(self.link) {
+            let verb: &[u8] = if self.names.is_sharded() { b"SPUBLISH" } else { b"PUBLISH" };
+            let partition = self.names.partition(&key);
+            write_command(&mut self.commands, 3);
+            write_bulk(&mut self.commands, verb);
+            self.write_channel(&key, partition);
+            write_bulk(&mut self.commands, self.probe.number.to_string().as_bytes());
+            links.table(self.link).probe_sent();
+        } else {
+            // Its node carries nothing any more; the link is about to end.
+            self.probe.returned = true;
+        }
+        let table = links.table(self.link);
+        table.retry_refused();
+        table.retry_postponed();
         Ok(())
     }
 
     /// Moves what is to be (un)subscribed from the table to the socket's buffer.
     fn take_commands(&mut self, state: &mut State) {
         while self.commands.len() - self.written < WRITE_BYTES_MAX {
-            let Some(command) = subscriptions(state).next_command() else { break };
-            let (verb, keys): (&[u8], _) = match command {
-                SubscriptionCommand::Subscribe(keys) => (b"SUBSCRIBE", keys),
-                SubscriptionCommand::Unsubscribe(keys) => (b"UNSUBSCRIBE", keys),
+            let Some(command) = self.table(state).next_command() else { break };
+            let verb: &[u8] = match (self.names.is_sharded(), command.subscribe) {
+                (false, true) => b"SUBSCRIBE",
+                (false, false) => b"UNSUBSCRIBE",
+                (true, true) => b"SSUBSCRIBE",
+                (true, false) => b"SUNSUBSCRIBE",
             };
-            write_command(&mut self.commands, 1 + keys.len());
+            write_command(&mut self.commands, 1 + command.keys.len());
             write_bulk(&mut self.commands, verb);
-            for key in keys {
-                self.name(&key);
-                write_bulk(&mut self.commands, self.name.as_bytes());
+            for key in &command.keys {
+                self.write_channel(key, command.partition);
             }
         }
-        state.note_link_state();
+        own(state).note_state(self.link);
     }
 
-    /// A channel's name on the bus.
-    fn name(&mut self, key: &ChannelKey) -> &[u8] {
-        self.name.clear();
-        key.with_target(|target| match target {
-            Some(target) => self.names.write(target, &mut self.name),
-            None => self.name.push_str(&self.probe_channel),
-        });
-        self.name.as_bytes()
+    /// Appends a channel's name as an argument.
+    fn write_channel(&mut self, key: &ChannelKey, partition: u8) {
+        self.names.write(key, &mut self.name);
+        let mut argument = String::with_capacity(self.name.len() + 8);
+        self.names.write_tag(partition, &mut argument);
+        argument.push_str(&self.name);
+        write_bulk(&mut self.commands, argument.as_bytes());
     }
 
     fn poll_write(
         &mut self,
         context: &mut Context<'_>,
-    ) -> Poll<Result<std::convert::Infallible, LinkError>> {
+    ) -> Poll<Result<std::convert::Infallible, RedisError>> {
         while self.written < self.commands.len() {
             let rest = &self.commands[self.written..];
             match ready!(pin!(&mut self.stream).poll_write(context, rest)) {
@@ -384,7 +382,11 @@ impl Connection {
         self.commands.clear();
         self.commands.shrink_to(READ_BYTES);
         self.written = 0;
-        Poll::Pending
+        // TLS may hold some of it back.
+        match ready!(pin!(&mut self.stream).poll_flush(context)) {
+            Ok(()) => Poll::Pending,
+            Err(error) => Poll::Ready(Err(error.into())),
+        }
     }
 
     /// Moves what is left to the front, and has room for a read behind it.
@@ -400,35 +402,18 @@ impl Connection {
     }
 }
 
-fn expect_outcome(outcome: &Outcome) -> Result<(), LinkError> {
+fn expect_outcome(outcome: &Outcome) -> Result<(), RedisError> {
     match outcome {
-        Outcome::Unexpected => Err(LinkError::OutOfStep),
+        Outcome::Unexpected => Err(RedisError::OutOfStep),
         _ => Ok(()),
     }
-}
-
-fn refused(state: &mut State, words: &str) -> Result<(), LinkError> {
-    let outcome = subscriptions(state).refuse();
-    expect_outcome(&outcome)?;
-    match outcome {
-        Outcome::Refused(key) => warn!(%words, channel = describe(&key), "redis refuses a channel"),
-        Outcome::Probed => warn!(%words, "redis refuses the probe"),
-        _ => {}
-    }
-    state.note_link_state();
-    Ok(())
 }
 
 fn describe(key: &ChannelKey) -> String {
     key.with_target(|target| format!("{target:?}"))
 }
 
-fn write_command(out: &mut Vec<u8>, arguments: usize) {
-    out.extend_from_slice(format!("*{arguments}\r\n").as_bytes());
-}
-
-fn write_bulk(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.extend_from_slice(format!("${}\r\n", bytes.len()).as_bytes());
-    out.extend_from_slice(bytes);
-    out.extend_from_slice(b"\r\n");
+/// The links of a worker that has this one.
+fn own(state: &mut State) -> &mut Links {
+    links(state).expect("a link runs only where the worker has links")
 }

@@ -1,12 +1,24 @@
-//! The bus over one Redis: a subscriber connection per worker, which is ours, and a publisher.
+//! The bus over Redis, one or a cluster: subscriber connections, which are ours, and a publisher.
 //!
-//! [`Subscriptions`] is the table of what is wanted and confirmed; [`link`] keeps a connection and
-//! drives the table with Redis' replies; [`push`] decodes what arrives; [`Publisher`] sends.
+//! In the data's way: [`link`] keeps a worker's connection to one node, made by [`stream`], and drives
+//! the table of what is wanted and confirmed there, [`Subscriptions`], with Redis' replies, which
+//! [`push`] decodes. [`Links`] knows which of a worker's links carries which channel, [`names`] how a
+//! channel is called. [`watch`] asks the cluster who owns what, which [`topology`] merges.
+//! [`Publisher`] sends.
 
 pub(crate) mod link;
+mod links;
+mod names;
 mod publisher;
 mod push;
+mod stream;
 mod subscriptions;
+mod topology;
+pub(crate) mod watch;
 
+pub(crate) use self::links::{LinkId, Links};
+pub(crate) use self::names::WireNames;
 pub(crate) use self::publisher::Publisher;
+pub(crate) use self::stream::Access;
 pub(crate) use self::subscriptions::Subscriptions;
+pub(crate) use self::topology::Topology;

@@ -69,7 +69,7 @@ fn decode_push(buffer: &[u8], payload_bytes_max: usize) -> Option<Decoded<'_>> {
         let kind = rest.bulk(HEAD_BYTES_MAX)?;
         let channel = rest.bulk(HEAD_BYTES_MAX)?;
         let subscribe = match kind {
-            b"message" => {
+            b"message" | b"smessage" => {
                 let length = rest.length(b'$')?;
                 let end = rest.position + length + 2;
                 if length > payload_bytes_max {
@@ -79,8 +79,8 @@ fn decode_push(buffer: &[u8], payload_bytes_max: usize) -> Option<Decoded<'_>> {
                 buffer.get(end - 1).ok_or(Incomplete::More)?;
                 return Ok((Received::Message { channel, payload }, end));
             }
-            b"subscribe" => true,
-            b"unsubscribe" => false,
+            b"subscribe" | b"ssubscribe" => true,
+            b"unsubscribe" | b"sunsubscribe" => false,
             _ => return Err(Incomplete::Unusual),
         };
         rest.length(b':')?;
@@ -200,6 +200,10 @@ mod tests {
         check(&input, &Received::Answered { subscribe: true, channel: b"ws:room:a" }, input.len());
         let input = push("unsubscribe", "x", ":0");
         check(&input, &Received::Answered { subscribe: false, channel: b"x" }, input.len());
+        let input = push("ssubscribe", "{a}x", ":1");
+        check(&input, &Received::Answered { subscribe: true, channel: b"{a}x" }, input.len());
+        let input = push("smessage", "{a}x", "$1\r\n1");
+        check(&input, &Received::Message { channel: b"{a}x", payload: b"1" }, input.len());
         let input = push("invalidate", "x", ":0");
         check(&input, &Received::Other, input.len());
         let input = b"-NOPERM no\r\n";

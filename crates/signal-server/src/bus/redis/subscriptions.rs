@@ -1,33 +1,33 @@
-//! Which channels a link wants and which Redis has confirmed, as a pure table driven by replies.
+//! The channels that one link wants, and what Redis has confirmed: a pure state machine.
 //!
-//! It owns the wanted and the confirmed set of one connection and the commands under way, and decides
-//! what to send next; it never does IO and never assumes that a command worked. Redis answers in
-//! order, so a reply belongs to the oldest command under way, and a channel is confirmed only when the
-//! last command for it was a subscribe and has been answered. A command that is refused (an ACL, for
-//! one) is split: its channels are tried one by one, and those refused alone are kept apart, visible,
-//! and tried again later. A lost connection forgets what was confirmed and wants everything anew.
-//! Sizes are bounded by the channels wanted; a command holds at most [`COMMAND_CHANNELS_MAX`].
+//! It owns both sets, the changes not yet sent and the commands under way; it never does IO. Redis
+//! answers commands in their order and each channel of a command apart, so an answer is matched to the
+//! oldest command under way, and what is confirmed is what Redis said, never what was asked for. A
+//! command names channels of one partition only, which in a cluster is one slot. One that is refused
+//! says nothing of its channels one by one: they are tried alone, and those refused alone are kept
+//! apart, visible, and tried again later; where the refusal is about the state of the cluster, all of
+//! them wait for that to change. A lost connection forgets what was confirmed and wants everything
+//! anew. Sizes are bounded by the channels wanted; a command holds at most [`SUBSCRIBE_BATCH_MAX`].
 
 use std::collections::VecDeque;
 use std::task::Waker;
 
 use hashbrown::HashMap;
+use signal_core::limits::SUBSCRIBE_BATCH_MAX;
 
-use crate::bus::ChannelKey;
-
-/// Channels in one command.
-pub(crate) const COMMAND_CHANNELS_MAX: usize = 512;
+use crate::bus::{ChannelKey, LinkState};
 
 /// Commands under way, beyond which changes wait.
 const COMMANDS_MAX: usize = 64;
 
 /// What a link's connection is to send.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum SubscriptionCommand {
-    /// SUBSCRIBE.
-    Subscribe(Vec<ChannelKey>),
-    /// UNSUBSCRIBE.
-    Unsubscribe(Vec<ChannelKey>),
+pub(crate) struct SubscriptionCommand {
+    /// Else the end of a subscription.
+    pub(crate) subscribe: bool,
+    /// The partition of all the channels.
+    pub(crate) partition: u8,
+    pub(crate) keys: Vec<ChannelKey>,
 }
 
 /// What an answer means.
@@ -45,29 +45,52 @@ pub(crate) enum Outcome {
     Unexpected,
 }
 
+/// What a refusal is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The channels, or some of them.
+    Channels,
+    /// The state of the server or of the cluster, which will change.
+    State,
+}
+
 /// The table; see the module.
 #[derive(Debug, Default)]
 pub(crate) struct Subscriptions {
     channels: HashMap<ChannelKey, Channel>,
     confirmed: usize,
-    /// Channels whose wanted state may differ from what was sent.
-    changed: VecDeque<ChannelKey>,
+    /// Channels that are not confirmed because Redis refuses them alone.
+    denied: usize,
+    changed: Changed,
     /// To be sent alone, since a command that held them was refused.
     suspects: VecDeque<ChannelKey>,
-    /// Refused alone; tried again at the next probe.
+    /// Refused alone; tried again at the next probe. May name channels that have gone since.
     refused: Vec<ChannelKey>,
+    /// Refused for the state of the server; tried again when that may have changed.
+    postponed: Vec<ChannelKey>,
     under_way: VecDeque<UnderWay>,
     connected: bool,
     waker: Option<Waker>,
 }
 
+/// Channels whose wanted state may differ from what was sent, by partition.
 #[derive(Debug, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "four independent facts about a channel")]
+struct Changed {
+    partitions: HashMap<u8, VecDeque<ChannelKey>>,
+    /// Partitions that have some, each once, in the order in which they are sent.
+    turns: VecDeque<u8>,
+}
+
+#[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts about a channel")]
 struct Channel {
+    partition: u8,
     wanted: bool,
     /// The last command sent for it was a subscribe.
     sent: bool,
     confirmed: bool,
+    /// Redis refused it alone, and has not confirmed it since.
+    denied: bool,
     /// Stands in `changed` or `suspects`.
     queued: bool,
     /// Commands under way that name it.
@@ -88,12 +111,45 @@ enum CommandKind {
     Probe,
 }
 
+// === impl Changed ===
+
+impl Changed {
+    fn push(&mut self, partition: u8, key: ChannelKey) {
+        let keys = self.partitions.entry(partition).or_default();
+        if keys.is_empty() {
+            self.turns.push_back(partition);
+        }
+        keys.push_back(key);
+    }
+
+    /// The channels of the partition whose turn it is; [`Changed::end_turn`] has to follow.
+    fn turn(&mut self) -> Option<(u8, &mut VecDeque<ChannelKey>)> {
+        let partition = *self.turns.front()?;
+        Some((partition, self.partitions.get_mut(&partition).expect("it has a turn")))
+    }
+
+    /// It is the next partition's turn.
+    fn end_turn(&mut self) {
+        let partition = self.turns.pop_front().expect("there was a turn");
+        if self.partitions[&partition].is_empty() {
+            self.partitions.remove(&partition);
+        } else {
+            self.turns.push_back(partition);
+        }
+    }
+
+    fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
 // === impl Subscriptions ===
 
 impl Subscriptions {
     /// Wants a channel; returns whether it is confirmed already.
-    pub(crate) fn want(&mut self, key: ChannelKey) -> bool {
+    pub(crate) fn want(&mut self, key: ChannelKey, partition: u8) -> bool {
         let channel = self.channels.entry(key.clone()).or_default();
+        channel.partition = partition;
         channel.wanted = true;
         if channel.confirmed {
             return true;
@@ -112,6 +168,7 @@ impl Subscriptions {
     pub(crate) fn unwant(&mut self, key: &ChannelKey) {
         let Some(channel) = self.channels.get_mut(key) else { return };
         channel.wanted = false;
+        channel.allow(&mut self.denied);
         if channel.confirmed {
             // From now on a new want has to wait for a new confirmation.
             channel.confirmed = false;
@@ -120,14 +177,45 @@ impl Subscriptions {
         self.note_change(key.clone());
     }
 
+    /// Whether Redis has confirmed a channel.
+    pub(crate) fn is_confirmed(&self, key: &ChannelKey) -> bool {
+        self.channels.get(key).is_some_and(|channel| channel.confirmed)
+    }
+
+    /// The wanted channels of the partitions chosen.
+    pub(crate) fn wanted(
+        &self,
+        is_chosen: impl Fn(u8) -> bool,
+    ) -> impl Iterator<Item = (&ChannelKey, u8)> {
+        self.channels
+            .iter()
+            .filter(move |(_, channel)| channel.wanted && is_chosen(channel.partition))
+            .map(|(key, channel)| (key, channel.partition))
+    }
+
     /// Channels wanted (those on their way out included) and confirmed.
     pub(crate) fn counts(&self) -> (usize, usize) {
         (self.channels.len(), self.confirmed)
     }
 
-    /// Whether everything wanted is confirmed and nothing is on its way out.
-    pub(crate) fn is_settled(&self) -> bool {
-        self.connected && self.confirmed == self.channels.len()
+    /// Where the link stands: confirmed once everything wanted is, and nothing is on its way out.
+    pub(crate) fn state(&self) -> LinkState {
+        match self.connected {
+            false => LinkState::Down,
+            true if self.confirmed == self.channels.len() => LinkState::Confirmed,
+            true => LinkState::Unconfirmed,
+        }
+    }
+
+    /// Whether all arrives that Redis lets anybody have.
+    pub(crate) fn is_delivering(&self) -> bool {
+        self.connected && self.confirmed + self.denied == self.channels.len()
+    }
+
+    /// Whether everything is confirmed.
+    #[cfg(test)]
+    fn is_settled(&self) -> bool {
+        self.state() == LinkState::Confirmed
     }
 
     /// Channels that Redis refuses.
@@ -149,7 +237,7 @@ impl Subscriptions {
         self.connected = true;
         for (key, channel) in &mut self.channels {
             channel.queued = true;
-            self.changed.push_back(key.clone());
+            self.changed.push(channel.partition, key.clone());
         }
     }
 
@@ -157,17 +245,20 @@ impl Subscriptions {
     pub(crate) fn disconnected(&mut self) {
         self.connected = false;
         self.confirmed = 0;
+        self.denied = 0;
         self.under_way.clear();
         self.changed.clear();
         self.suspects.clear();
         self.refused.clear();
+        self.postponed.clear();
         self.channels.retain(|_, channel| channel.wanted);
         for channel in self.channels.values_mut() {
-            *channel = Channel { wanted: true, ..Channel::default() };
+            let partition = channel.partition;
+            *channel = Channel { partition, wanted: true, ..Channel::default() };
         }
     }
 
-    /// Tries the refused channels again.
+    /// Tries the channels again that were refused alone.
     pub(crate) fn retry_refused(&mut self) {
         for key in std::mem::take(&mut self.refused) {
             if let Some(channel) = self.channels.get_mut(&key)
@@ -178,6 +269,16 @@ impl Subscriptions {
                 self.suspects.push_back(key);
             }
         }
+        self.wake();
+    }
+
+    /// Tries the channels again that waited for the server's state to change.
+    pub(crate) fn retry_postponed(&mut self) {
+        for key in std::mem::take(&mut self.postponed) {
+            if self.channels.get(&key).is_some_and(|channel| channel.wanted && !channel.sent) {
+                self.note_change(key);
+            }
+        }
     }
 
     /// The next command to send, if any.
@@ -185,42 +286,45 @@ impl Subscriptions {
         if !self.connected || self.under_way.len() >= COMMANDS_MAX {
             return None;
         }
-        let alone = !self.suspects.is_empty();
-        let (mut subscribe, mut keys) = (true, Vec::new());
-        loop {
-            let queue = if alone { &mut self.suspects } else { &mut self.changed };
-            let Some(key) = queue.front() else { break };
-            let channel = self.channels.get_mut(key).expect("a queued channel is in the table");
+        while let Some(key) = self.suspects.pop_front() {
+            let channel = self.channels.get_mut(&key).expect("a queued channel is in the table");
+            channel.queued = false;
             if channel.wanted == channel.sent {
-                // Changed back before it was sent.
-                channel.queued = false;
-                let key = queue.pop_front().expect("there is a front");
                 self.drop_if_done(&key);
                 continue;
             }
-            if keys.is_empty() {
-                subscribe = channel.wanted;
-            } else if channel.wanted != subscribe {
-                break;
+            let (subscribe, partition) = (channel.wanted, channel.partition);
+            channel.send();
+            return Some(self.under_way(subscribe, partition, vec![key]));
+        }
+        while let Some((partition, queue)) = self.changed.turn() {
+            let (mut subscribe, mut keys, mut done) = (true, Vec::new(), Vec::new());
+            while let Some(key) = queue.front() {
+                let channel = self.channels.get_mut(key).expect("a queued channel is in the table");
+                if channel.wanted == channel.sent {
+                    // Changed back before it was sent.
+                    channel.queued = false;
+                    done.extend(queue.pop_front());
+                    continue;
+                }
+                if keys.is_empty() {
+                    subscribe = channel.wanted;
+                } else if channel.wanted != subscribe || keys.len() == SUBSCRIBE_BATCH_MAX {
+                    break;
+                }
+                channel.queued = false;
+                channel.send();
+                keys.extend(queue.pop_front());
             }
-            channel.queued = false;
-            channel.sent = channel.wanted;
-            channel.under_way += 1;
-            keys.extend(queue.pop_front());
-            if alone || keys.len() == COMMAND_CHANNELS_MAX {
-                break;
+            self.changed.end_turn();
+            for key in &done {
+                self.drop_if_done(key);
+            }
+            if !keys.is_empty() {
+                return Some(self.under_way(subscribe, partition, keys));
             }
         }
-        if keys.is_empty() {
-            // The suspects may all have changed back, with other changes waiting behind them.
-            return if alone { self.next_command() } else { None };
-        }
-        let kind = if subscribe { CommandKind::Subscribe } else { CommandKind::Unsubscribe };
-        self.under_way.push_back(UnderWay { kind, keys: keys.iter().cloned().collect() });
-        Some(match subscribe {
-            true => SubscriptionCommand::Subscribe(keys),
-            false => SubscriptionCommand::Unsubscribe(keys),
-        })
+        None
     }
 
     /// A probe was sent, whose reply has its place in the order.
@@ -258,6 +362,7 @@ impl Subscriptions {
         let channel = self.channels.get_mut(&key).expect("a channel under way is in the table");
         channel.under_way -= 1;
         if channel.under_way == 0 && channel.sent && channel.wanted {
+            channel.allow(&mut self.denied);
             channel.confirmed = true;
             self.confirmed += 1;
             return Outcome::Confirmed(key);
@@ -266,8 +371,30 @@ impl Subscriptions {
         Outcome::Noted
     }
 
-    /// Redis refused the oldest command: a lone channel is refused, several are tried one by one.
-    pub(crate) fn refuse(&mut self) -> Outcome {
+    /// Redis ended a subscription by itself, since the channel's slot has moved; returns whether it
+    /// was one that anybody wants.
+    pub(crate) fn taken_away(&mut self, key: &ChannelKey) -> bool {
+        let Some(channel) = self.channels.get_mut(key) else { return false };
+        if channel.under_way > 0 {
+            // The answer to what is under way says how it stands now.
+            return channel.wanted;
+        }
+        channel.sent = false;
+        if channel.confirmed {
+            channel.confirmed = false;
+            self.confirmed -= 1;
+        }
+        let wanted = channel.wanted;
+        match wanted {
+            true => self.note_change(key.clone()),
+            false => self.drop_if_done(key),
+        }
+        wanted
+    }
+
+    /// Redis refused the oldest command. For its channels: a lone one is refused, several are tried
+    /// one by one. For its state: all wait for that to change.
+    pub(crate) fn refuse(&mut self, refusal: Refusal) -> Outcome {
         let Some(command) = self.under_way.pop_front() else { return Outcome::Unexpected };
         if command.kind == CommandKind::Probe {
             return Outcome::Probed;
@@ -284,7 +411,12 @@ impl Subscriptions {
             channel.sent = false;
             if !channel.wanted || command.kind == CommandKind::Unsubscribe {
                 self.drop_if_done(&key);
+            } else if refusal == Refusal::State {
+                self.postponed.push(key);
             } else if lone {
+                if !std::mem::replace(&mut channel.denied, true) {
+                    self.denied += 1;
+                }
                 self.refused.push(key.clone());
                 outcome = Outcome::Refused(key);
             } else if !channel.queued {
@@ -293,6 +425,17 @@ impl Subscriptions {
             }
         }
         outcome
+    }
+
+    fn under_way(
+        &mut self,
+        subscribe: bool,
+        partition: u8,
+        keys: Vec<ChannelKey>,
+    ) -> SubscriptionCommand {
+        let kind = if subscribe { CommandKind::Subscribe } else { CommandKind::Unsubscribe };
+        self.under_way.push_back(UnderWay { kind, keys: keys.iter().cloned().collect() });
+        SubscriptionCommand { subscribe, partition, keys }
     }
 
     fn note_change(&mut self, key: ChannelKey) {
@@ -306,10 +449,14 @@ impl Subscriptions {
         let channel = self.channels.get_mut(&key).expect("called for channels in the table");
         if !channel.queued {
             channel.queued = true;
-            self.changed.push_back(key);
-            if let Some(waker) = &self.waker {
-                waker.wake_by_ref();
-            }
+            self.changed.push(channel.partition, key);
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
         }
     }
 
@@ -319,7 +466,23 @@ impl Subscriptions {
             !channel.wanted && !channel.sent && channel.under_way == 0 && !channel.queued
         }) {
             self.channels.remove(key);
-            self.refused.retain(|refused| refused != key);
+        }
+    }
+}
+
+// === impl Channel ===
+
+impl Channel {
+    /// A command for what is wanted is under way.
+    fn send(&mut self) {
+        self.sent = self.wanted;
+        self.under_way += 1;
+    }
+
+    /// It is not, or no longer, one that Redis refuses.
+    fn allow(&mut self, denied: &mut usize) {
+        if std::mem::take(&mut self.denied) {
+            *denied -= 1;
         }
     }
 }

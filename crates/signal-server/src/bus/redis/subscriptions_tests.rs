@@ -11,15 +11,23 @@ fn key(name: &str) -> ChannelKey {
     ChannelKey::Group(GroupKey::room(name))
 }
 
+fn named(name: u8) -> ChannelKey {
+    key(&name.to_string())
+}
+
+fn subscribe(key: ChannelKey) -> SubscriptionCommand {
+    SubscriptionCommand { subscribe: true, partition: 0, keys: vec![key] }
+}
+
+fn unsubscribe(key: ChannelKey) -> SubscriptionCommand {
+    SubscriptionCommand { subscribe: false, ..subscribe(key) }
+}
+
 fn answer_all(table: &mut Subscriptions) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
     while let Some(command) = table.next_command() {
-        let (subscribe, keys) = match command {
-            SubscriptionCommand::Subscribe(keys) => (true, keys),
-            SubscriptionCommand::Unsubscribe(keys) => (false, keys),
-        };
-        for key in keys {
-            outcomes.push(table.answered(subscribe, |named| *named == key));
+        for key in command.keys {
+            outcomes.push(table.answered(command.subscribe, |named| *named == key));
         }
     }
     outcomes
@@ -29,24 +37,24 @@ fn answer_all(table: &mut Subscriptions) -> Vec<Outcome> {
 fn a_channel_is_confirmed_by_its_answer_only() {
     let mut table = Subscriptions::default();
     table.connected();
-    assert!(!table.want(key("a")));
-    assert_eq!(table.next_command(), Some(SubscriptionCommand::Subscribe(vec![key("a")])));
+    assert!(!table.want(key("a"), 0));
+    assert_eq!(table.next_command(), Some(subscribe(key("a"))));
     assert_eq!(table.counts(), (1, 0));
     assert_eq!(table.answered(true, |named| *named == key("b")), Outcome::Unexpected);
     assert_eq!(table.answered(true, |named| *named == key("a")), Outcome::Confirmed(key("a")));
-    assert!(table.want(key("a")) && table.is_settled());
+    assert!(table.want(key("a"), 0) && table.is_settled());
 }
 
 #[test]
 fn a_rejoin_during_the_unsubscribe_waits_for_its_own_answer() {
     let mut table = Subscriptions::default();
     table.connected();
-    table.want(key("a"));
+    table.want(key("a"), 0);
     answer_all(&mut table);
     table.unwant(&key("a"));
-    assert_eq!(table.next_command(), Some(SubscriptionCommand::Unsubscribe(vec![key("a")])));
-    assert!(!table.want(key("a")), "the unsubscribe is under way");
-    assert_eq!(table.next_command(), Some(SubscriptionCommand::Subscribe(vec![key("a")])));
+    assert_eq!(table.next_command(), Some(unsubscribe(key("a"))));
+    assert!(!table.want(key("a"), 0), "the unsubscribe is under way");
+    assert_eq!(table.next_command(), Some(subscribe(key("a"))));
     assert_eq!(table.answered(false, |_| true), Outcome::Noted);
     assert_eq!(table.answered(true, |_| true), Outcome::Confirmed(key("a")));
 }
@@ -55,11 +63,11 @@ fn a_rejoin_during_the_unsubscribe_waits_for_its_own_answer() {
 fn a_subscription_given_up_and_wanted_again_before_redis_was_told_stands() {
     let mut table = Subscriptions::default();
     table.connected();
-    table.want(key("a"));
+    table.want(key("a"), 0);
     table.next_command();
     table.unwant(&key("a"));
     assert_eq!(table.answered(true, |_| true), Outcome::Noted);
-    assert!(table.want(key("a")));
+    assert!(table.want(key("a"), 0));
     assert_eq!(table.next_command(), None);
     assert!(table.is_settled());
 }
@@ -68,24 +76,20 @@ fn a_subscription_given_up_and_wanted_again_before_redis_was_told_stands() {
 fn commands_are_batched_and_split_when_refused() {
     let mut table = Subscriptions::default();
     table.connected();
-    for index in 0..=COMMAND_CHANNELS_MAX {
-        table.want(key(&index.to_string()));
+    for index in 0..=SUBSCRIBE_BATCH_MAX {
+        table.want(key(&index.to_string()), 0);
     }
-    let sizes: Vec<_> = std::iter::from_fn(|| table.next_command())
-        .map(|command| match command {
-            SubscriptionCommand::Subscribe(keys) => keys.len(),
-            SubscriptionCommand::Unsubscribe(_) => 0,
-        })
-        .collect();
-    assert_eq!(sizes, [COMMAND_CHANNELS_MAX, 1]);
-    assert_eq!(table.refuse(), Outcome::Noted);
-    let last = key(&COMMAND_CHANNELS_MAX.to_string());
+    let sizes: Vec<_> =
+        std::iter::from_fn(|| table.next_command()).map(|command| command.keys.len()).collect();
+    assert_eq!(sizes, [SUBSCRIBE_BATCH_MAX, 1]);
+    assert_eq!(table.refuse(Refusal::Channels), Outcome::Noted);
+    let last = key(&SUBSCRIBE_BATCH_MAX.to_string());
     assert_eq!(table.answered(true, |named| *named == last), Outcome::Confirmed(last));
-    assert_eq!(table.next_command(), Some(SubscriptionCommand::Subscribe(vec![key("0")])));
-    assert_eq!(table.refuse(), Outcome::Refused(key("0")));
-    assert_eq!(answer_all(&mut table).len(), COMMAND_CHANNELS_MAX - 1);
+    assert_eq!(table.next_command(), Some(subscribe(key("0"))));
+    assert_eq!(table.refuse(Refusal::Channels), Outcome::Refused(key("0")));
+    assert_eq!(answer_all(&mut table).len(), SUBSCRIBE_BATCH_MAX - 1);
     assert_eq!(table.refused(), [key("0")]);
-    assert!(!table.is_settled());
+    assert!(!table.is_settled() && table.is_delivering(), "all the others arrive");
     table.retry_refused();
     assert_eq!(answer_all(&mut table), [Outcome::Confirmed(key("0"))]);
     assert!(table.is_settled());
@@ -95,15 +99,15 @@ fn commands_are_batched_and_split_when_refused() {
 fn a_refusal_says_nothing_of_a_channel_that_was_asked_for_again() {
     let mut table = Subscriptions::default();
     table.connected();
-    table.want(key("a"));
-    table.want(key("b"));
+    table.want(key("a"), 0);
+    table.want(key("b"), 0);
     table.next_command();
     table.unwant(&key("b"));
     table.next_command();
-    table.want(key("b"));
+    table.want(key("b"), 0);
     table.next_command();
     // The first command is refused whole; the two for b alone are not.
-    assert_eq!(table.refuse(), Outcome::Noted);
+    assert_eq!(table.refuse(Refusal::Channels), Outcome::Noted);
     table.unwant(&key("b"));
     assert_eq!(table.answered(false, |named| *named == key("b")), Outcome::Noted);
     assert_eq!(table.answered(true, |named| *named == key("b")), Outcome::Noted);
@@ -111,18 +115,63 @@ fn a_refusal_says_nothing_of_a_channel_that_was_asked_for_again() {
     while let Some(command) = table.next_command() {
         rest.push(command);
     }
-    assert!(rest.contains(&SubscriptionCommand::Unsubscribe(vec![key("b")])), "{rest:?}");
+    assert!(rest.contains(&unsubscribe(key("b"))), "{rest:?}");
+}
+
+#[test]
+fn a_command_names_channels_of_one_partition() {
+    let mut table = Subscriptions::default();
+    table.connected();
+    for name in 0..6 {
+        table.want(named(name), name % 3);
+    }
+    let commands: Vec<_> = std::iter::from_fn(|| table.next_command()).collect();
+    assert_eq!(commands.len(), 3);
+    for (partition, command) in (0..3).zip(commands) {
+        assert_eq!(command.partition, partition);
+        assert_eq!(command.keys, [named(partition), named(partition + 3)]);
+    }
+}
+
+#[test]
+fn what_is_refused_for_the_state_of_the_cluster_waits_for_it_to_change() {
+    let mut table = Subscriptions::default();
+    table.connected();
+    table.want(key("a"), 0);
+    table.want(key("b"), 0);
+    table.next_command();
+    assert_eq!(table.refuse(Refusal::State), Outcome::Noted);
+    assert_eq!(table.next_command(), None);
+    table.unwant(&key("b"));
+    table.retry_postponed();
+    assert_eq!(answer_all(&mut table), [Outcome::Confirmed(key("a"))]);
+    assert!(table.is_settled());
+}
+
+#[test]
+fn what_redis_takes_away_is_asked_for_again() {
+    let mut table = Subscriptions::default();
+    table.connected();
+    table.want(key("a"), 0);
+    answer_all(&mut table);
+    assert!(table.taken_away(&key("a")));
+    assert!(!table.is_settled());
+    assert_eq!(answer_all(&mut table), [Outcome::Confirmed(key("a"))]);
+    table.unwant(&key("a"));
+    assert!(!table.taken_away(&key("a")), "given up already");
+    assert_eq!(table.next_command(), None);
+    assert_eq!(table.counts(), (0, 0));
 }
 
 #[test]
 fn churn_while_disconnected_leaves_nothing() {
     let mut table = Subscriptions::default();
     for index in 0..1000 {
-        table.want(key(&index.to_string()));
+        table.want(key(&index.to_string()), 0);
         table.unwant(&key(&index.to_string()));
     }
     assert_eq!(table.counts(), (0, 0));
-    assert_eq!(table.changed.len(), 0);
+    assert_eq!(table.changed.turns.len(), 0);
 }
 
 #[derive(Clone, Debug)]
@@ -131,7 +180,8 @@ enum Step {
     Unwant(u8),
     Send,
     Answer,
-    Refuse,
+    Refuse(Refusal),
+    TakeAway(u8),
     Reconnect,
 }
 
@@ -141,7 +191,9 @@ fn step() -> impl Strategy<Value = Step> {
         5 => (0_u8..5).prop_map(Step::Unwant),
         4 => Just(Step::Send),
         6 => Just(Step::Answer),
-        1 => Just(Step::Refuse),
+        1 => Just(Step::Refuse(Refusal::Channels)),
+        1 => Just(Step::Refuse(Refusal::State)),
+        1 => (0_u8..5).prop_map(Step::TakeAway),
         1 => Just(Step::Reconnect),
     ]
 }
@@ -179,24 +231,23 @@ proptest! {
         let mut wanted = BTreeSet::new();
         table.connected();
         let send = |table: &mut Subscriptions, redis: &mut FakeRedis| {
-            match table.next_command() {
-                Some(SubscriptionCommand::Subscribe(keys)) => redis.commands.push_back((true, keys.into())),
-                Some(SubscriptionCommand::Unsubscribe(keys)) => redis.commands.push_back((false, keys.into())),
-                None => return false,
-            }
+            let Some(command) = table.next_command() else { return false };
+            let partitions = |key: &ChannelKey| (0..5).find(|name| named(*name) == *key).map(|name| name % 2);
+            assert!(command.keys.iter().all(|key| partitions(key) == Some(command.partition)));
+            redis.commands.push_back((command.subscribe, command.keys.into()));
             true
         };
         for step in steps {
             match step {
                 Step::Want(name) => {
                     wanted.insert(name);
-                    if table.want(key(&name.to_string())) {
-                        prop_assert!(redis.subscribed.contains(&key(&name.to_string())));
+                    if table.want(named(name), name % 2) {
+                        prop_assert!(redis.subscribed.contains(&named(name)));
                     }
                 }
                 Step::Unwant(name) => {
                     wanted.remove(&name);
-                    table.unwant(&key(&name.to_string()));
+                    table.unwant(&named(name));
                 }
                 Step::Send => { send(&mut table, &mut redis); }
                 Step::Answer => {
@@ -206,12 +257,22 @@ proptest! {
                     }
                 }
                 // Redis refuses a command whole, before any of its channels is answered.
-                Step::Refuse => {
+                Step::Refuse(refusal) => {
                     let whole = table.under_way.front().zip(redis.commands.front())
                         .is_some_and(|(ours, theirs)| ours.kind == CommandKind::Subscribe && ours.keys.len() == theirs.1.len());
                     if whole {
                         redis.commands.pop_front();
-                        table.refuse();
+                        table.refuse(refusal);
+                    }
+                }
+                // A slot moves away, of a channel that no command is under way for.
+                Step::TakeAway(name) => {
+                    let key = named(name);
+                    let asked = redis.commands.iter().any(|(_, keys)| keys.contains(&key));
+                    if !asked && redis.subscribed.contains(&key) {
+                        redis.subscribed.retain(|subscribed| *subscribed != key);
+                        prop_assert_eq!(table.taken_away(&key), wanted.contains(&name));
+                        prop_assert!(!table.is_confirmed(&key));
                     }
                 }
                 Step::Reconnect => {
@@ -222,15 +283,17 @@ proptest! {
         }
         for _ in 0..20 {
             table.retry_refused();
+            table.retry_postponed();
             while send(&mut table, &mut redis) {}
             while let Some((subscribe, key)) = redis.answer() {
                 table.answered(subscribe, |named| *named == key);
             }
         }
         let subscribed: BTreeSet<_> = redis.subscribed.iter().map(|key| format!("{key:?}")).collect();
-        let expected: BTreeSet<_> = wanted.iter().map(|name| format!("{:?}", key(&name.to_string()))).collect();
+        let expected: BTreeSet<_> = wanted.iter().map(|name| format!("{:?}", named(*name))).collect();
         prop_assert_eq!(subscribed, expected);
-        prop_assert!(table.is_settled());
+        prop_assert!(table.is_settled() && table.is_delivering());
+        prop_assert_eq!(table.denied, 0);
         prop_assert_eq!(table.counts(), (wanted.len(), wanted.len()));
     }
 }
