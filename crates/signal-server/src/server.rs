@@ -416,7 +416,7 @@ impl Shared {
             publisher,
             directory: Directory::new(workers),
             queues: (0..workers).map(|_| Queue::default()).collect(),
-            links: Arc::default(),
+            links: Arc::new(LinkStatuses::new(workers)),
             connections: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
             sockets: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
             draining: AtomicBool::new(false),
@@ -475,16 +475,11 @@ impl Shared {
         if self.is_full() {
             reasons.push("at the connection cap".to_owned());
         }
-        let links = self.links.get();
-        if links.len() < self.queues.len() {
-            reasons.push("workers are starting".to_owned());
-        }
         let probe_age_max = match self.redis {
             Some(_) => 2 * self.config.bus_probe_interval,
             None => Duration::MAX,
         };
-        reasons
-            .extend(links.iter().filter_map(|link| link.problem(UNCONFIRMED_MAX, probe_age_max)));
+        reasons.extend(self.links.problems(UNCONFIRMED_MAX, probe_age_max));
         if let Some(access) = &self.redis
             && matches!(access.settings().mode, RedisMode::Cluster { .. })
         {

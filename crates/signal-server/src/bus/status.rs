@@ -20,8 +20,12 @@ pub(crate) enum LinkState {
 }
 
 /// The states of all links of an edge. The list is touched when a link is opened or closed.
-#[derive(Debug, Default)]
-pub(crate) struct LinkStatuses(Mutex<Vec<Arc<LinkStatus>>>);
+#[derive(Debug)]
+pub(crate) struct LinkStatuses {
+    /// Each has one link at least, once it has begun.
+    workers: usize,
+    links: Mutex<Vec<Arc<LinkStatus>>>,
+}
 
 /// The state of a link and since when; see the module.
 #[derive(Debug)]
@@ -55,26 +59,46 @@ impl LinkState {
 // === impl LinkStatuses ===
 
 impl LinkStatuses {
+    /// Of an edge with so many workers, none of which has begun.
+    pub(crate) fn new(workers: usize) -> Self {
+        Self { workers, links: Mutex::default() }
+    }
+
     /// A worker opens a link.
     pub(crate) fn open(&self, worker: usize, name: String, state: LinkState) -> Arc<LinkStatus> {
         let status = Arc::new(LinkStatus::new(worker, name, state));
-        self.0.lock().push(status.clone());
+        self.links.lock().push(status.clone());
         status
     }
 
     /// A link is closed for good.
     pub(crate) fn close(&self, status: &Arc<LinkStatus>) {
-        self.0.lock().retain(|open| !Arc::ptr_eq(open, status));
+        self.links.lock().retain(|open| !Arc::ptr_eq(open, status));
     }
 
-    /// Every link there is; each worker has one at least, once it has begun.
+    /// Every link there is.
     pub(crate) fn get(&self) -> Vec<Arc<LinkStatus>> {
-        self.0.lock().clone()
+        self.links.lock().clone()
     }
 
     /// Whether all arrives that Redis lets anybody have.
     pub(crate) fn are_delivering(&self) -> bool {
-        self.0.lock().iter().all(|link| link.delivering.load(Ordering::Relaxed))
+        let links = self.links.lock();
+        links.len() >= self.workers
+            && links.iter().all(|link| link.delivering.load(Ordering::Relaxed))
+    }
+
+    /// Why the links make the edge not ready; see [`LinkStatus::problem`].
+    pub(crate) fn problems(
+        &self,
+        unconfirmed_max: Duration,
+        probe_age_max: Duration,
+    ) -> Vec<String> {
+        let links = self.links.lock();
+        if links.len() < self.workers {
+            return vec!["workers are starting".to_owned()];
+        }
+        links.iter().filter_map(|link| link.problem(unconfirmed_max, probe_age_max)).collect()
     }
 }
 

@@ -4,22 +4,29 @@
 #![allow(dead_code, unreachable_pub, unused_imports, reason = "each test binary uses its own part")]
 #![allow(clippy::large_futures, reason = "a test runs once")]
 
+pub mod cluster;
 pub mod http;
+pub mod proxy;
 pub mod redis;
 pub mod socket;
+pub mod traffic;
 
 use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use signal_core::redis::{PubSub, RedisMode};
 use signal_server::config::Auth;
 use signal_server::counts::Counts;
 use signal_server::{Config, Signal, SignalBuilder, SignalHandle};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+pub use self::cluster::{Cluster, MASTERS};
+pub use self::proxy::Proxy;
 pub use self::redis::Redis;
 pub use self::socket::{Frame, Socket};
+pub use self::traffic::Traffic;
 
 /// Beyond any time that something takes which works, on a machine however busy.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -45,7 +52,8 @@ pub struct Edge {
     pub address: SocketAddr,
     pub admin: SocketAddr,
     pub handle: SignalHandle,
-    workers: usize,
+    /// Channels that stay when every client has gone: a probe for each link, and the broadcasts.
+    pub kept: usize,
     stop: Option<oneshot::Sender<()>>,
     running: JoinHandle<()>,
 }
@@ -82,15 +90,28 @@ impl Edge {
         edge
     }
 
+    /// On a cluster.
+    pub async fn on_cluster(cluster: &Cluster, pubsub: PubSub) -> Self {
+        let mut config = config();
+        config.redis = cluster.settings(pubsub);
+        let edge = Self::with(config).await;
+        edge.ready().await;
+        edge
+    }
+
     /// With these settings.
     pub async fn with(config: Config) -> Self {
-        let workers = config.workers;
-        let edge = Self::build(Signal::builder().config(config)).await;
-        Self { workers, ..edge }
+        Self::build(Signal::builder().config(config)).await
     }
 
     /// With hooks, and the settings of [`config`].
     pub async fn build(builder: SignalBuilder) -> Self {
+        let config = builder.settings();
+        let kept = match (&config.redis.mode, config.redis.pubsub) {
+            (RedisMode::None, _) => 0,
+            (RedisMode::Cluster { .. }, PubSub::Sharded) => config.workers * MASTERS + 1,
+            _ => config.workers + 1,
+        };
         let signal = builder.bind().await.expect("the edge binds");
         let (address, handle) = (signal.address(), signal.handle());
         let admin = signal.admin_address().unwrap_or(address);
@@ -101,7 +122,7 @@ impl Edge {
             };
             signal.run(stopped).await.expect("the edge runs");
         });
-        Self { address, admin, handle, workers: config().workers, stop: Some(stop), running }
+        Self { address, admin, handle, kept, stop: Some(stop), running }
     }
 
     /// Waits until the edge is ready.
@@ -145,9 +166,7 @@ impl Edge {
     pub async fn is_empty(&self) {
         until("every index is empty", async || {
             let counts = self.counts().await;
-            // Each link keeps its probe, and the first one the broadcasts.
-            let kept = if counts.channels_wanted == 0 { 0 } else { self.workers + 1 };
-            counts.is_empty() && counts.channels_wanted == kept
+            counts.is_empty() && counts.channels_wanted == self.kept
         })
         .await;
     }

@@ -64,6 +64,17 @@ impl Redis {
         process.wait().expect("it is ours");
     }
 
+    /// Whether it runs.
+    pub fn is_running(&self) -> bool {
+        self.process.is_some()
+    }
+
+    /// Sends a command that has to succeed.
+    pub async fn ok(&self, arguments: &[&str]) {
+        let answer = self.command(arguments).await;
+        assert!(answer.starts_with("+OK"), "{arguments:?}: {answer}");
+    }
+
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.process.as_ref().expect("it runs").id()

@@ -157,6 +157,11 @@ impl Socket {
         within("a frame", self.read_frame()).await
     }
 
+    /// The next frame, however long it takes to come.
+    pub async fn next_forever(&mut self) -> Frame {
+        self.next_cancellable().await
+    }
+
     /// The next frame, passing over pings and over the markers of sockets that join later.
     pub async fn next_message(&mut self) -> Frame {
         loop {

@@ -11,7 +11,7 @@ const PORTS: [u16; 3] = [7000, 7001, 7002];
 
 fn links(sharded: bool) -> Links {
     let names = WireNames::new(ChannelNames::default(), "signal-1", 0, sharded);
-    Links::new(names, 0, Arc::default())
+    Links::new(names, 0, Arc::new(LinkStatuses::new(1)))
 }
 
 /// A cluster in which `owner` says which port has a partition, at this epoch.

@@ -46,6 +46,8 @@ pub(super) struct View {
     masters: Vec<Master>,
     /// The epoch of every node, replicas included.
     epochs: Vec<(Arc<str>, u64)>,
+    /// Masters with slots that the node asked has no word from.
+    pub(super) unheard: Vec<Arc<Node>>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -138,11 +140,11 @@ impl Topology {
 impl View {
     /// Reads the answer to `CLUSTER NODES` of the node `asked`, which may not know its own address.
     pub(super) fn parse(text: &str, asked: &Node) -> Result<Self, NotAView> {
-        let (mut masters, mut epochs) = (Vec::new(), Vec::new());
+        let (mut masters, mut epochs, mut unheard) = (Vec::new(), Vec::new(), Vec::new());
         for line in text.lines().filter(|line| !line.is_empty()) {
             let not_a_view = || NotAView(line.chars().take(200).collect());
             let fields: Vec<&str> = line.split(' ').collect();
-            let [id, address, flags, _, _, _, epoch, _, slots @ ..] = fields.as_slice() else {
+            let [id, address, flags, _, _, _, epoch, state, slots @ ..] = fields.as_slice() else {
                 return Err(not_a_view());
             };
             let id: Arc<str> = (*id).into();
@@ -164,17 +166,16 @@ impl View {
                 // Replaced by its replica.
                 continue;
             }
-            masters.push(Master {
-                id,
-                node: Arc::new(parse_node(address, asked).ok_or_else(not_a_view)?),
-                failed,
-                epoch,
-                slots,
-            });
+            let node = Arc::new(parse_node(address, asked).ok_or_else(not_a_view)?);
+            let is_silent = flags.contains(&"fail?") || *state == "disconnected";
+            if is_silent && !slots.is_empty() && !flags.contains(&"myself") {
+                unheard.push(node.clone());
+            }
+            masters.push(Master { id, node, failed, epoch, slots });
         }
         match masters.is_empty() {
             true => Err(NotAView(text.chars().take(200).collect())),
-            false => Ok(Self { masters, epochs }),
+            false => Ok(Self { masters, epochs, unheard }),
         }
     }
 }
@@ -244,6 +245,16 @@ mod tests {
         assert_eq!(topology.owner(7).unwrap().to_string(), "seed:7000");
         topology.merge(&view("aa ::1:7000@17000 myself,master - 0 0 1 connected 0-16383"));
         assert_eq!(topology.owner(7).unwrap().to_string(), "[::1]:7000");
+    }
+
+    #[test]
+    fn a_node_says_whom_it_does_not_hear() {
+        assert_eq!(view(VIEW).unheard, []);
+        let cut = VIEW
+            .replace("host-b master - 0 1 2 connected", "host-b master,fail? - 0 1 2 connected")
+            .replace("master - 0 1 3 connected", "master - 0 1 3 disconnected");
+        let ports: Vec<_> = view(&cut).unheard.iter().map(|node| node.port).collect();
+        assert_eq!(ports, [7001, 7002]);
     }
 
     #[test]
