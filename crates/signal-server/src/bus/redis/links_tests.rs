@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
+use proptest::prelude::*;
+
 use super::*;
+use crate::bus::redis::subscriptions::Outcome;
 use crate::bus::redis::topology::View;
 use crate::worker::hub::GroupKey;
 use signal_core::channel::{ChannelNames, TAGS, slot};
@@ -207,4 +210,148 @@ fn classic_pub_sub_has_one_link_to_a_master_that_answers() {
     assert_eq!(links.statuses.get().len(), 1, "both at once would deliver twice");
     open_all(&mut links, &applied);
     assert_eq!(links.counts(), (2, 2));
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Want(usize),
+    Unwant(usize),
+    /// A node answers the oldest command that its link sent.
+    Answer(usize),
+    /// This third of the partitions belongs to this node from now on.
+    Move(u8, usize),
+    Lose(usize),
+    Sweep,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (0_usize..12).prop_map(Step::Want),
+        6 => (0_usize..12).prop_map(Step::Unwant),
+        8 => (0_usize..3).prop_map(Step::Answer),
+        2 => (0_u8..3, 0_usize..3).prop_map(|(third, node)| Step::Move(third, node)),
+        1 => (0_usize..3).prop_map(Step::Lose),
+        1 => Just(Step::Sweep),
+    ]
+}
+
+/// The nodes, as far as the links of one worker see them.
+#[derive(Default)]
+struct Nodes {
+    /// By link: what is subscribed over its connection.
+    subscribed: HashMap<LinkId, Vec<ChannelKey>>,
+}
+
+impl Nodes {
+    /// Opens what is to be opened, forgets what has been closed.
+    fn follow(&mut self, links: &mut Links, applied: Applied) {
+        self.subscribed.retain(|link, _| links.open.contains(*link));
+        for (link, _) in applied.opened {
+            // The place may have been another link's, which was closed in the same step.
+            self.subscribed.insert(link, Vec::new());
+            links.table(link).connected();
+        }
+    }
+
+    /// One command, if there is any.
+    fn answer(&mut self, links: &mut Links, link: LinkId) -> bool {
+        let command = links.table(link).next_command();
+        links.note_state(link);
+        let Some(command) = command else { return false };
+        let subscribed = self.subscribed.get_mut(&link).expect("it is open");
+        for key in command.keys {
+            subscribed.retain(|other| *other != key);
+            if command.subscribe {
+                subscribed.push(key.clone());
+            }
+            let outcome = links.table(link).answered(command.subscribe, |named| *named == key);
+            if outcome == Outcome::Confirmed(key.clone()) {
+                links.confirmed(link, &key);
+            }
+        }
+        links.note_state(link);
+        true
+    }
+}
+
+proptest! {
+    #[test]
+    fn in_the_end_each_channel_is_at_its_owner_once_and_nowhere_else(
+        steps in proptest::collection::vec(step(), 0..150),
+        sharded in any::<bool>(),
+    ) {
+        let mut links = links(sharded);
+        let mut nodes = Nodes::default();
+        let mut owners = [PORTS[0], PORTS[1], PORTS[2]];
+        let by_third = |owners: [u16; 3]| move |partition: u8| owners[usize::from(partition) * 3 / 256];
+        let mut epoch = 1;
+        let mut current = topology(&Topology::unknown(), epoch, by_third(owners));
+        let applied = links.apply(&current);
+        nodes.follow(&mut links, applied);
+        let mut wanted = std::collections::BTreeSet::new();
+        let find = |links: &Links, node: usize| links.open.iter()
+            .find(|(_, link)| link.node.as_ref().is_some_and(|known| known.port == PORTS[node]))
+            .map(|(id, _)| id);
+        for step in steps {
+            match step {
+                Step::Want(index) => {
+                    wanted.insert(index);
+                    if links.want(key(index)) {
+                        let carrier = links.carrier(&key(index));
+                        prop_assert!(nodes.subscribed[&carrier].contains(&key(index)));
+                    }
+                }
+                Step::Unwant(index) => {
+                    wanted.remove(&index);
+                    links.unwant(&key(index));
+                }
+                Step::Answer(node) => {
+                    if let Some(link) = find(&links, node) {
+                        nodes.answer(&mut links, link);
+                    }
+                }
+                Step::Move(third, node) => {
+                    owners[usize::from(third)] = PORTS[node];
+                    epoch += 1;
+                    current = topology(&current, epoch, by_third(owners));
+                    let applied = links.apply(&current);
+                    nodes.follow(&mut links, applied);
+                }
+                Step::Lose(node) => {
+                    if let Some(link) = find(&links, node) {
+                        links.lost(link);
+                        nodes.subscribed.insert(link, Vec::new());
+                        links.table(link).connected();
+                    }
+                }
+                Step::Sweep => links.close_idle(),
+            }
+            nodes.subscribed.retain(|link, _| links.open.contains(*link));
+        }
+        let mut more = true;
+        while more {
+            more = false;
+            for node in 0..3 {
+                if let Some(link) = find(&links, node) {
+                    more |= nodes.answer(&mut links, link);
+                }
+            }
+        }
+        links.close_idle();
+        nodes.subscribed.retain(|link, _| links.open.contains(*link));
+        prop_assert!(links.kept.is_empty());
+        prop_assert!(links.statuses.are_delivering());
+        for index in 0..12 {
+            let key = key(index);
+            let at: Vec<_> = nodes.subscribed.iter()
+                .filter(|(_, subscribed)| subscribed.contains(&key))
+                .map(|(link, _)| *link)
+                .collect();
+            let expected: Vec<_> =
+                wanted.contains(&index).then(|| links.carrier(&key)).into_iter().collect();
+            prop_assert_eq!(at, expected, "channel {}", index);
+        }
+        let probes = links.open.len();
+        prop_assert_eq!(links.counts(), (wanted.len() + probes, wanted.len() + probes));
+    }
 }
