@@ -86,6 +86,8 @@ pub struct Counters {
     pub hook_errors: u64,
     /// Messages that came from the bus.
     pub bus_messages: u64,
+    /// Messages from the bus that had come before.
+    pub bus_repeats: u64,
     /// Messages from the bus that were dropped, by reason.
     pub bus_decode_errors: BTreeMap<&'static str, u64>,
     /// Connections of links to the bus, each of which subscribes everything anew.
@@ -189,6 +191,7 @@ impl Counters {
         self.joins_denied += other.joins_denied;
         self.hook_errors += other.hook_errors;
         self.bus_messages += other.bus_messages;
+        self.bus_repeats += other.bus_repeats;
         self.bus_connects += other.bus_connects;
         self.bus_lag.add(&other.bus_lag);
         self.login_time.add(&other.login_time);

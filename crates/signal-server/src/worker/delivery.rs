@@ -77,6 +77,9 @@ impl State {
         }
         match Envelope::decode(payload) {
             Ok(envelope) if envelope.matches(target) => {
+                if self.is_repeat(target, &envelope) {
+                    return true;
+                }
                 self.lags.extend(envelope.ts);
                 let _span = envelope.trace.as_deref().map(crate::trace::fan_out);
                 self.route(target, &envelope);
@@ -85,6 +88,15 @@ impl State {
             Err(error) => self.bus_message_bad(error.reason()),
         }
         true
+    }
+
+    /// Whether a message has come before. Only those with an id are told apart.
+    fn is_repeat(&mut self, target: Target<'_>, envelope: &Envelope<'_>) -> bool {
+        let now = self.now();
+        let Some(id) = &envelope.id else { return false };
+        let is_repeat = self.repeats.is_repeat(target, id, now);
+        self.counters.bus_repeats += u64::from(is_repeat);
+        is_repeat
     }
 
     /// The turn's messages are written: notes how long each took from its producer.

@@ -22,6 +22,7 @@ mod joins;
 mod login;
 pub(crate) mod membership;
 pub(crate) mod queue;
+mod repeats;
 mod resync;
 mod session;
 pub(crate) mod wheel;
@@ -51,6 +52,7 @@ use self::fanout::{Fanout, Sockets};
 use self::hub::{GroupKey, Hub, Slot};
 use self::joins::Joins;
 use self::membership::Memberships;
+use self::repeats::Repeats;
 pub(crate) use self::resync::ResyncReason;
 use self::resync::Resyncs;
 use self::session::Session;
@@ -145,6 +147,7 @@ pub(crate) struct State {
     memberships: Memberships,
     joins: Joins,
     resyncs: Resyncs,
+    repeats: Repeats,
     pub(crate) link: Link,
     wheel: Wheel,
     drain: Option<Drain>,
@@ -220,6 +223,7 @@ impl Worker {
                 memberships: Memberships::default(),
                 joins: Joins::default(),
                 resyncs: Resyncs::default(),
+                repeats: Repeats::default(),
                 link,
                 wheel: Wheel::default(),
                 drain: None,
