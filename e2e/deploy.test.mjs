@@ -85,6 +85,16 @@ describe("Redis with the users of deploy/redis", () => {
     await client.close();
   });
 
+  test("an edge records itself, and a producer finds it", async () => {
+    const producer = await connected("producer", password("redis-producer"));
+    const found = async () => (await producer.zrangebyscore("signal:edges", 0, "+inf")).length;
+    await until("the edge's record", async () => (await found()) === 1);
+    const { code, stderr } = await signal(["emit", "--all", "--event", "x"], {
+      environment: login(bus, "producer"),
+    });
+    assert.deepEqual([code, stderr], [0, ""]);
+  });
+
   test("a server of the TypeScript fleet may do what it does", async () => {
     const server = await connected(undefined, password("redis-typescript"));
     assert.equal(await server.publish("ws:room:a", "{}"), 0);
@@ -107,9 +117,11 @@ describe("Redis with the users of deploy/redis", () => {
     const producer = await connected("producer", password("redis-producer"));
     await refused(producer.publish("other:room:a", "{}"), "another channel");
     await refused(producer.subscribe("ws:broadcast"), "a producer that listens");
+    await refused(producer.zadd("signal:edges", 1, "edge"), "a producer that makes up an edge");
     const elsewhere = await connected("edge", password("redis-edge"));
     await refused(elsewhere.psubscribe("ws:*"), "an edge with a pattern");
     await refused(elsewhere.set("key", "value"), "an edge that writes");
+    await refused(elsewhere.zadd("key", 1, "value"), "an edge that writes another key");
     await refused(elsewhere.client("LIST"), "an edge that looks at others");
     const health = await connected("health", "any");
     assert.equal(await health.ping(), "PONG");

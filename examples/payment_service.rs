@@ -26,12 +26,15 @@ async fn main() -> Result<(), EmitterError> {
 
     let payment = json!({ "id": "p-1", "order": order, "amount": "11.40", "method": "card" });
     let receipt = emitter.to_room(&room).event("payment.captured").data(&payment).send().await?;
-    println!("{room}: {} edges heard of the payment", receipt.receivers());
+    println!("{room}: edges that heard of the payment: {:?}", receipt.receivers());
 
     let flag = json!({ "payment": "p-1", "reason": "amount above limit" });
-    let receipt = emitter.to_user("admin").event("payment.flagged").data(&flag).send().await?;
-    if receipt.receivers() == 0 {
-        println!("no admin is connected: the message is gone, since delivery is at most once");
+    let flagged = emitter.to_user("admin").event("payment.flagged").data(&flag);
+    match flagged.require_receivers().send().await {
+        Err(EmitterError::NoReceivers { .. }) => {
+            println!("no admin is connected: the message is gone, since delivery is at most once");
+        }
+        outcome => drop(outcome?),
     }
     emitter.shutdown().await
 }

@@ -34,7 +34,9 @@ async fn main() -> Result<(), EmitterError> {
         // The sale is committed by now: a bus that is away must not undo it, so the error is told and
         // the service goes on.
         match emitter.to_room(room).event("order.created").data(&order).send().await {
-            Ok(receipt) => println!("{}: {} edges heard it", order.id, receipt.receivers()),
+            Ok(receipt) => {
+                println!("{}: edges that heard it: {:?}", order.id, receipt.receivers());
+            }
             Err(error) => eprintln!("{}: not published: {error}", order.id),
         }
         tokio::time::sleep(Duration::from_secs(1)).await;

@@ -214,6 +214,18 @@ impl Kind {
     }
 }
 
+// === impl Codec ===
+
+impl Codec {
+    /// The word in settings and records.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::MsgPack => "msgpack",
+        }
+    }
+}
+
 // === impl EnvelopeError ===
 
 impl EnvelopeError {

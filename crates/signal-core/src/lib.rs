@@ -14,7 +14,8 @@
 //! - [`message`]: the plain client wire;
 //! - [`v1`]: what the `signal.v1` subprotocols add to it;
 //! - [`envelope`]: the bus wire, as JSON and as `MessagePack`;
-//! - [`redis`]: the Redis settings that edges and producers share.
+//! - [`redis`]: the Redis settings that edges and producers share;
+//! - [`edges`]: what an edge records of itself in Redis, for emitters to find.
 
 pub mod limits;
 
@@ -37,3 +38,5 @@ pub mod v1;
 pub mod envelope;
 
 pub mod redis;
+
+pub mod edges;

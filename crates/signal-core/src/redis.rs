@@ -92,6 +92,18 @@ impl RedisSettings {
     }
 }
 
+// === impl PubSub ===
+
+impl PubSub {
+    /// The word in settings and records.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Classic => "classic",
+            Self::Sharded => "sharded",
+        }
+    }
+}
+
 // === impl Secret ===
 
 impl Secret {

@@ -1,4 +1,4 @@
-//! Where Redis is and how long to wait for it.
+//! Where Redis is, how long to wait for it, and what to do while it is away.
 //!
 //! The only part of the crate that reads the environment.
 
@@ -17,7 +17,8 @@ const TIMEOUT_DEFAULT: Duration = Duration::from_secs(2);
 pub struct EmitterConfig {
     /// Where Redis is.
     pub redis: RedisSettings,
-    /// The longest that connecting, and each call after it, may take. At least a millisecond.
+    /// The longest that connecting, and each call after it, may take; a message may have a
+    /// [`deadline`](crate::Publish::deadline) of its own. At least a millisecond.
     /// Default: two seconds.
     pub timeout: Duration,
     /// The producer's name, which travels with each message. Default: none.
@@ -25,6 +26,44 @@ pub struct EmitterConfig {
     /// The largest envelope, in bytes. Edges drop what is larger than theirs, so raise both.
     /// Default: [`BUS_MESSAGE_BYTES_MAX`].
     pub message_bytes_max: usize,
+    /// What becomes of a message while Redis is away. Default: [`WhenAway::Fail`].
+    pub when_away: WhenAway,
+    /// Whether there must be an edge to connect. Default: [`EdgeCheck::Require`].
+    pub edge_check: EdgeCheck,
+}
+
+/// What becomes of a message while Redis is away: not connected, failing over or loading its data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WhenAway {
+    /// The call fails at once, and nothing is sent later. A message is tried once.
+    #[default]
+    Fail,
+    /// The message is held until Redis is back, but no longer than its deadline; what is held is sent
+    /// in order. A message whose connection broke while it was under way is sent again with the same
+    /// id, so that edges drop the repeat.
+    Hold {
+        /// Bytes that may be held, counting what goes with each message. Beyond: the call fails as
+        /// [`EmitterError::Overloaded`].
+        bytes_max: usize,
+    },
+}
+
+/// Whether an emitter connects to a Redis on which it finds no edge that would hear it.
+///
+/// Edges keep a small record of themselves in Redis. TypeScript servers do not: without an edge of
+/// Signal beside them, choose [`EdgeCheck::Warn`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EdgeCheck {
+    /// Connecting fails as [`EmitterError::NoEdges`] or [`EmitterError::Mismatch`], after having looked
+    /// for the emitter's timeout.
+    #[default]
+    Require,
+    /// The same is logged as a warning, at once.
+    Warn,
+    /// Nobody looks.
+    Off,
 }
 
 // === impl EmitterConfig ===
@@ -37,6 +76,8 @@ impl EmitterConfig {
             timeout: TIMEOUT_DEFAULT,
             name: None,
             message_bytes_max: BUS_MESSAGE_BYTES_MAX,
+            when_away: WhenAway::Fail,
+            edge_check: EdgeCheck::Require,
         }
     }
 

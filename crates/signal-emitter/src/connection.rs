@@ -1,167 +1,183 @@
 //! Redis: the only part of the crate that knows it.
 //!
-//! Owns the client, its tasks and the translation of its errors. It must never send a message twice
-//! or later than its call, and never hang: each command has a timeout and one attempt. What waits
+//! Owns the way there and what waits for it. It must never send a message later than its call, never
+//! hang, and send a message twice only where the caller asked for it by [`WhenAway::Hold`]. What waits
 //! for Redis is bounded in messages and in bytes; beyond that calls fail as overloaded.
+//!
+//! In reading order: [`access`] (user, password, TLS), [`node`] (one server), [`slots`] and [`cluster`]
+//! (many), [`route`] (either), [`queue`] and [`lane`] (messages whose order counts across servers and
+//! outages), [`record`] (which edges there are).
+
+mod access;
+mod claim;
+mod cluster;
+mod lane;
+mod node;
+mod queue;
+mod record;
+mod route;
+mod slots;
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use bytes::Bytes;
-use fred::{
-    clients::{Client, WithOptions},
-    error::{Error, ErrorKind},
-    interfaces::{ClientLike, EventInterface, PubsubInterface},
-    types::{
-        Builder, ClientState,
-        config::{Config, Options, ReconnectPolicy, ServerConfig, TcpConfig, UnresponsiveConfig},
-    },
+use signal_core::redis::{PubSub, RedisSettings};
+use tokio::time::Instant;
+
+use self::{
+    access::Access,
+    claim::Allowance,
+    lane::{Lanes, Policy},
+    node::{Failure, Node},
+    route::Route,
 };
-use signal_core::redis::{RedisMode, RedisSettings};
-use tokio::task::JoinHandle;
-use tracing::{info, warn};
-
-use crate::EmitterError;
-
-/// Messages that may wait to be written.
-const PENDING_MESSAGES_MAX: usize = 65_536;
+use crate::{EdgeCheck, EmitterConfig, EmitterError, WhenAway};
 
 /// Bytes of envelopes in calls that Redis has not answered.
 const PENDING_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-const BACKOFF_MIN_MS: u32 = 100;
-const BACKOFF_MAX_MS: u32 = 5_000;
-const BACKOFF_BASE: u32 = 2;
-const BACKOFF_JITTER_MS: u32 = 250;
+/// As good as never, and a point in time that exists.
+const DEADLINE_MAX: Duration = Duration::from_hours(24);
 
-const TIMEOUT_MIN: Duration = Duration::from_millis(1);
+/// How often the end of what is under way is looked for.
+const SHUTDOWN_POLL: Duration = Duration::from_millis(5);
 
-/// One connection to one Redis, made again whenever it breaks: the publishing half of the bus, which
-/// the edge uses too. Producers want an [`Emitter`](crate::Emitter).
+/// Connections to one Redis, made again whenever they break: the publishing half of the bus, which the
+/// edge uses too. Producers want an [`Emitter`](crate::Emitter).
 pub struct Connection {
-    client: Client,
-    /// The same client, with the options of a publish.
-    publisher: WithOptions<Client>,
+    route: Arc<Route>,
+    way: Way,
     timeout: Duration,
-    pending_bytes: AtomicUsize,
     shut_down: AtomicBool,
-    /// The client's own task, then those that log; aborted when the connection goes.
-    tasks: [JoinHandle<Result<(), Error>>; 3],
 }
 
-/// Gives the bytes of one call back, however the call ends.
-struct Pending<'a> {
-    bytes: usize,
-    total: &'a AtomicUsize,
+/// How messages get onto the route.
+enum Way {
+    /// Straight to the one server, each once.
+    Straight(Arc<Node>, Allowance),
+    /// In lanes, which keep the order when messages go out again or elsewhere.
+    Lanes(Lanes),
 }
 
 // === impl Connection ===
 
 impl Connection {
     /// Connects, or says within the timeout why that cannot be.
-    pub async fn open(settings: &RedisSettings, timeout: Duration) -> Result<Self, EmitterError> {
-        let connection = Self::start(settings, timeout)?;
-        let connected =
-            tokio::time::timeout(connection.timeout, connection.client.wait_for_connect());
-        match connected.await.map_err(Into::into).and_then(|result| result.map_err(Into::into)) {
-            Ok(()) => Ok(connection),
-            Err(source) => Err(EmitterError::Connect { address: address(settings)?, source }),
-        }
+    pub(crate) async fn open(config: &EmitterConfig) -> Result<Self, EmitterError> {
+        let await_edges = config.edge_check == EdgeCheck::Require;
+        let connection = Self::new(&config.redis, config.timeout, config.when_away, await_edges)?;
+        connection.route.connected(Instant::now() + connection.timeout).await?;
+        Ok(connection)
     }
 
-    /// Begins to connect, and goes on trying; Redis may be away.
+    /// Begins to connect, and goes on trying; while Redis is away, calls fail at once.
     ///
     /// Must be called within a tokio runtime, which then carries the connection.
     pub fn start(settings: &RedisSettings, timeout: Duration) -> Result<Self, EmitterError> {
-        let timeout = timeout.max(TIMEOUT_MIN);
-        let (host, port) = server(settings)?;
-        let config = Config {
-            server: ServerConfig::new_centralized(host, port),
-            username: settings.username.clone(),
-            password: password(settings)?,
-            // At the start as later: Redis is away, and will be back.
-            fail_fast: false,
-            ..Config::default()
-        };
-        let client = build(config, timeout).map_err(|error| EmitterError::Connect {
-            address: address(settings).unwrap_or_default(),
-            source: error.into(),
-        })?;
-        let connecting = client.connect();
-        let lost = client.on_error(|(error, _)| async move {
-            warn!(%error, "redis connection failed");
-            Ok(())
-        });
-        let restored = client.on_reconnect(|server| async move {
-            info!(%server, "redis connection restored");
-            Ok(())
-        });
-        let options = Options {
-            timeout: Some(timeout),
-            max_attempts: Some(1),
-            fail_fast: true,
-            ..Options::default()
-        };
-        Ok(Self {
-            publisher: client.with_options(&options),
-            client,
-            timeout,
-            pending_bytes: AtomicUsize::new(0),
-            shut_down: AtomicBool::new(false),
-            tasks: [connecting, lost, restored],
-        })
+        Self::new(settings, timeout, WhenAway::Fail, false)
     }
 
-    /// Publishes and returns how many subscribers there were.
+    fn new(
+        settings: &RedisSettings,
+        timeout: Duration,
+        when_away: WhenAway,
+        await_edges: bool,
+    ) -> Result<Self, EmitterError> {
+        let access = Access::new(settings, timeout)?;
+        let timeout = access.timeout;
+        let route = Route::start(settings, access)?;
+        let way = match (&*route, when_away) {
+            (Route::Single(node), WhenAway::Fail) => {
+                Way::Straight(node.clone(), Allowance::new(PENDING_BYTES_MAX))
+            }
+            (_, WhenAway::Fail) => {
+                let policy = Policy { hold: false, await_edges: false };
+                Way::Lanes(Lanes::new(route.clone(), policy, Allowance::new(PENDING_BYTES_MAX)))
+            }
+            (_, WhenAway::Hold { bytes_max }) => {
+                let policy = Policy { hold: true, await_edges };
+                Way::Lanes(Lanes::new(route.clone(), policy, Allowance::new(bytes_max)))
+            }
+        };
+        Ok(Self { route, way, timeout, shut_down: AtomicBool::new(false) })
+    }
+
+    /// Publishes and returns how many subscribers there were, where Redis knows: not with classic
+    /// pub/sub in a cluster. Without a deadline, the connection's timeout is it.
     ///
-    /// The command is queued when this is first polled, before anything is awaited.
-    pub async fn publish(&self, channel: String, envelope: Bytes) -> Result<u64, EmitterError> {
+    /// The message takes its place when this is first polled, before anything is awaited.
+    pub async fn publish(
+        &self,
+        channel: String,
+        envelope: Bytes,
+        deadline: Option<Duration>,
+    ) -> Result<Option<u64>, EmitterError> {
         if self.shut_down.load(Ordering::Relaxed) {
             return Err(EmitterError::ShutDown);
         }
-        let _pending = Pending::claim(&self.pending_bytes, envelope.len())?;
-        // Boxed: the client's future is 5 KiB, which every future of a caller would carry.
-        let published = Box::pin(self.publisher.publish(channel, envelope)).await;
-        published.map_err(|error| self.translate(error))
+        let deadline = deadline.unwrap_or(self.timeout).min(DEADLINE_MAX);
+        if deadline.is_zero() {
+            return Err(EmitterError::Expired);
+        }
+        match &self.way {
+            Way::Straight(node, allowance) => {
+                let _claim = allowance.claim(envelope.len())?;
+                // Boxed: the client's future is 5 KiB, which every future of a caller would carry.
+                let published =
+                    Box::pin(node.publish(PubSub::Classic, channel, envelope, deadline));
+                published.await.map(Some).map_err(|failure| {
+                    match self.shut_down.load(Ordering::Relaxed) {
+                        true => EmitterError::ShutDown,
+                        false => failure.into(),
+                    }
+                })
+            }
+            // Boxed: it is large, and every future of a caller would carry it.
+            Way::Lanes(lanes) => Box::pin(lanes.publish(channel, envelope, deadline)).await,
+        }
     }
 
-    /// Whether there is a connection right now.
+    /// Whether a message published now would go out now. In a cluster with sharded pub/sub that takes
+    /// every master; one that is away is no reason not to publish to the others.
     pub fn is_connected(&self) -> bool {
-        !self.shut_down.load(Ordering::Relaxed) && self.client.state() == ClientState::Connected
+        !self.shut_down.load(Ordering::Relaxed) && self.route.is_connected()
     }
 
-    /// Closes after what is under way has been answered, within the timeout.
+    /// Whether [`Connection::publish`] says how many subscribers there were.
+    pub fn counts_receivers(&self) -> bool {
+        self.route.counts_receivers()
+    }
+
+    /// Closes after what is under way has been answered, within the timeout. What is held because Redis
+    /// is away has that long too.
     pub async fn shutdown(&self) -> Result<(), EmitterError> {
         if self.shut_down.swap(true, Ordering::Relaxed) {
             return Ok(());
         }
-        let was_connected = self.client.state() == ClientState::Connected;
-        let quit = tokio::time::timeout(self.timeout, Box::pin(self.client.quit())).await;
-        self.abort();
+        let was_connected = self.route.is_connected();
+        let ended = tokio::time::timeout(self.timeout, async {
+            if let Way::Lanes(lanes) = &self.way {
+                while !lanes.are_idle() {
+                    tokio::time::sleep(SHUTDOWN_POLL).await;
+                }
+            }
+            self.route.quit().await;
+        });
+        let ended = ended.await;
+        if let Way::Lanes(lanes) = &self.way {
+            lanes.end();
+        }
+        self.route.abort();
         // Without a connection there was nothing to finish.
-        match quit {
+        match ended {
             Err(_) if was_connected => Err(EmitterError::Timeout),
             _ => Ok(()),
-        }
-    }
-
-    fn translate(&self, error: Error) -> EmitterError {
-        if self.shut_down.load(Ordering::Relaxed) {
-            return EmitterError::ShutDown;
-        }
-        match error.kind() {
-            ErrorKind::Timeout => EmitterError::Timeout,
-            ErrorKind::Backpressure => EmitterError::Overloaded,
-            _ if is_answer(error.details()) => EmitterError::Redis(error.details().to_owned()),
-            _ => EmitterError::Disconnected { source: error.into() },
-        }
-    }
-
-    fn abort(&self) {
-        for task in &self.tasks {
-            task.abort();
         }
     }
 }
@@ -177,120 +193,20 @@ impl std::fmt::Debug for Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.abort();
+        self.route.abort();
     }
 }
 
-// === impl Pending ===
-
-impl<'a> Pending<'a> {
-    fn claim(total: &'a AtomicUsize, bytes: usize) -> Result<Self, EmitterError> {
-        let before = total.fetch_add(bytes, Ordering::Relaxed);
-        // Made first, so that a refused claim is given back too.
-        let pending = Self { bytes, total };
-        if before + bytes > PENDING_BYTES_MAX && before > 0 {
-            return Err(EmitterError::Overloaded);
+impl From<Failure> for EmitterError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::NotSent => Self::Disconnected,
+            Failure::Broken(source) => Self::Lost { source: source.into() },
+            Failure::Timeout => Self::Timeout,
+            Failure::Full => Self::Overloaded,
+            Failure::Moved(_, text) | Failure::Transient(text) | Failure::Refused(text) => {
+                Self::Redis(text)
+            }
         }
-        Ok(pending)
-    }
-}
-
-impl Drop for Pending<'_> {
-    fn drop(&mut self) {
-        self.total.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
-
-fn address(settings: &RedisSettings) -> Result<String, EmitterError> {
-    server(settings).map(|(host, port)| format!("{host}:{port}"))
-}
-
-fn server(settings: &RedisSettings) -> Result<(String, u16), EmitterError> {
-    let unsupported = |what, instead| Err(EmitterError::Unsupported { what, instead });
-    let (host, port) = match &settings.mode {
-        RedisMode::Single { host, port } => (host.clone(), *port),
-        RedisMode::None => {
-            return unsupported(
-                "redis mode none",
-                "there is nothing to publish to, set APP_ENV_WEBSOCKET_REDIS_MODE to single",
-            );
-        }
-        RedisMode::Cluster { .. } => {
-            return unsupported(
-                "redis mode cluster",
-                "it comes with a later version, use single until then",
-            );
-        }
-    };
-    if settings.tls.is_some() {
-        return unsupported("tls to redis", "it comes with a later version, use off until then");
-    }
-    Ok((host, port))
-}
-
-/// Read once, before anything else runs on this emitter.
-fn password(settings: &RedisSettings) -> Result<Option<String>, EmitterError> {
-    if let Some(path) = &settings.password_file {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| EmitterError::PasswordFile { path: path.clone(), source })?;
-        return Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned()));
-    }
-    let password = settings.password.as_ref().map(|secret| secret.expose().to_owned());
-    // A user without a password logs in with any, but must log in.
-    Ok(password.or_else(|| settings.username.as_ref().map(|_| String::new())))
-}
-
-fn build(config: Config, timeout: Duration) -> Result<Client, Error> {
-    let mut policy =
-        ReconnectPolicy::new_exponential(0, BACKOFF_MIN_MS, BACKOFF_MAX_MS, BACKOFF_BASE);
-    policy.set_jitter(BACKOFF_JITTER_MS);
-    let mut builder = Builder::from_config(config);
-    builder
-        .set_policy(policy)
-        .with_performance_config(|performance| performance.default_command_timeout = timeout)
-        .with_connection_config(|connection| {
-            connection.connection_timeout = timeout;
-            connection.internal_command_timeout = timeout;
-            connection.max_command_attempts = 1;
-            connection.max_command_buffer_len = PENDING_MESSAGES_MAX;
-            connection.tcp = TcpConfig { nodelay: Some(true), ..TcpConfig::default() };
-            // Finds a connection whose other end is gone without a word.
-            connection.unresponsive =
-                UnresponsiveConfig { max_timeout: Some(2 * timeout), interval: timeout };
-        });
-    builder.build()
-}
-
-/// Whether this is what Redis said, which begins with a code such as `NOPERM`, and not what the
-/// client says about its connection.
-fn is_answer(details: &str) -> bool {
-    let code = details.split(' ').next().unwrap_or_default();
-    code.len() > 1 && code.bytes().all(|byte| byte.is_ascii_uppercase())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn answers_of_redis_begin_with_a_code() {
-        for details in ["NOPERM this user has no permissions", "ERR unknown", "LOADING Redis is"] {
-            assert!(is_answer(details), "{details}");
-        }
-        for details in ["", "Too many failed write attempts.", "Client is not initialized.", "A b"]
-        {
-            assert!(!is_answer(details), "{details}");
-        }
-    }
-
-    #[test]
-    fn pending_bytes_are_bounded_and_given_back() {
-        let total = AtomicUsize::new(0);
-        let large = Pending::claim(&total, PENDING_BYTES_MAX).unwrap();
-        assert!(matches!(Pending::claim(&total, 1), Err(EmitterError::Overloaded)));
-        drop(large);
-        assert_eq!(total.load(Ordering::Relaxed), 0);
-        drop(Pending::claim(&total, PENDING_BYTES_MAX + 1).unwrap());
-        assert_eq!(total.load(Ordering::Relaxed), 0);
     }
 }

@@ -7,6 +7,7 @@ use signal_core::channel::{ChannelNames, Target};
 use crate::{
     EmitterConfig, EmitterError, Publish,
     connection::Connection,
+    edges,
     message_id::MessageIds,
     publish::{Recipient, Settings},
 };
@@ -14,7 +15,8 @@ use crate::{
 /// Publishes to the clients of Signal through one connection to Redis.
 ///
 /// Cheap to clone: all clones share the connection, which is closed when the last one is dropped.
-/// While Redis is away every call fails at once, and the emitter reconnects for ever by itself.
+/// While Redis is away calls fail at once, or are held until their deadline
+/// ([`WhenAway`](crate::WhenAway)); the emitter reconnects for ever by itself.
 #[derive(Clone)]
 pub struct Emitter {
     shared: Arc<Shared>,
@@ -29,18 +31,20 @@ pub(crate) struct Shared {
 // === impl Emitter ===
 
 impl Emitter {
-    /// Connects to Redis, or says within the timeout why that cannot be.
+    /// Connects to Redis and looks for an edge there, or says within the timeout (for each of the
+    /// two) why that cannot be.
     ///
     /// Must be called within a tokio runtime, which then carries the connection.
     pub async fn connect(config: EmitterConfig) -> Result<Self, EmitterError> {
         let settings = Settings {
             names: ChannelNames::new(&config.redis.prefix),
             codec: config.redis.codec,
-            name: config.name,
+            name: config.name.clone(),
             message_bytes_max: config.message_bytes_max,
             ids: MessageIds::new(),
         };
-        let connection = Connection::open(&config.redis, config.timeout).await?;
+        let connection = Connection::open(&config).await?;
+        edges::check(&connection, &config).await?;
         Ok(Self { shared: Arc::new(Shared { connection, settings }) })
     }
 
@@ -64,12 +68,14 @@ impl Emitter {
         self.publish(Recipient::Broadcast)
     }
 
-    /// Whether there is a connection to Redis right now.
+    /// Whether a message published now would go out now. In a cluster with sharded pub/sub that takes
+    /// every master; one that is away is no reason not to publish to the others.
     pub fn is_connected(&self) -> bool {
         self.shared.connection.is_connected()
     }
 
-    /// Closes the connection after what is under way has been answered, within the timeout.
+    /// Closes the connection after what is under way has been answered, within the timeout. What is
+    /// held because Redis is away has that long too.
     ///
     /// Every later call on any clone is [`EmitterError::ShutDown`]; a second shutdown does nothing.
     pub async fn shutdown(&self) -> Result<(), EmitterError> {

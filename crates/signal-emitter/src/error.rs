@@ -1,6 +1,10 @@
 //! What can go wrong between a producer and Redis.
 
-use std::{error::Error, io, path::PathBuf};
+use std::{
+    error::Error,
+    io,
+    path::{Path, PathBuf},
+};
 
 use signal_core::{json::JsonError, redis::SettingError};
 
@@ -35,16 +39,50 @@ pub enum EmitterError {
         /// Why.
         source: Box<dyn Error + Send + Sync>,
     },
+    /// The certificates to trust cannot be loaded.
+    #[error("cannot load the certificates to trust{}", from(path.as_deref()))]
+    Certificates {
+        /// Their file; without one, those of the system.
+        path: Option<PathBuf>,
+        /// Why.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The Redis that was reached has no edge that is alive: it is the wrong one, or no edge is up.
+    #[error("no edge of signal is connected to this redis")]
+    NoEdges,
+    /// There are edges, and none would hear what this emitter publishes.
+    #[error(
+        "no edge would hear this emitter: edges on this redis use {edges}, the emitter {emitter}"
+    )]
+    Mismatch {
+        /// Prefix and pub/sub mode of an edge.
+        edges: String,
+        /// Prefix and pub/sub mode of this emitter.
+        emitter: String,
+    },
     /// Redis did not answer in time. The message may or may not have gone out; it will not go out
     /// later.
     #[error("redis did not answer in time")]
     Timeout,
-    /// There is no connection now; the emitter goes on trying. A message that was under way may or
-    /// may not have gone out.
+    /// Redis was away until the message's deadline. It has not gone out, and will not.
+    #[error("redis was away until the message's deadline")]
+    Expired,
+    /// There is no connection now; the emitter goes on trying. The message has not gone out, and will
+    /// not.
     #[error("not connected to redis")]
-    Disconnected {
-        /// What ended the connection, or the attempt to use it.
+    Disconnected,
+    /// The connection broke before Redis had answered. The message may or may not have gone out; it
+    /// will not go out later.
+    #[error("the connection to redis broke before it answered")]
+    Lost {
+        /// What ended it.
         source: Box<dyn Error + Send + Sync>,
+    },
+    /// Redis took the message, and nobody is subscribed: it is gone.
+    #[error("nobody is subscribed, message {id} reached no edge")]
+    NoReceivers {
+        /// The message's id.
+        id: String,
     },
     /// More is waiting for Redis than the emitter holds.
     #[error("too many messages are waiting for redis")]
@@ -75,4 +113,8 @@ pub enum EmitterError {
     /// The emitter was shut down.
     #[error("the emitter is shut down")]
     ShutDown,
+}
+
+fn from(path: Option<&Path>) -> String {
+    path.map(|path| format!(" from {}", path.display())).unwrap_or_default()
 }

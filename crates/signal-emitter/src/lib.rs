@@ -16,7 +16,7 @@
 //!
 //! let order = Order { id: 7, total: 184_500 };
 //! let receipt = emitter.to_room("branch:12").event("order.created").data(&order).send().await?;
-//! if receipt.receivers() == 0 {
+//! if receipt.receivers() == Some(0) {
 //!     // Nobody listens to this room right now; the message is gone.
 //! }
 //!
@@ -26,9 +26,11 @@
 //! # }
 //! ```
 //!
-//! An [`Emitter`] is one connection to Redis, cheap to clone and to share. Every call ends: with a
-//! [`Receipt`], or with an [`EmitterError`] within the configured timeout. Delivery is at most once;
-//! a message is never sent twice, and never later than the call that brought it.
+//! An [`Emitter`] is the connection to one Redis or Redis Cluster, cheap to clone and to share. Every
+//! call ends by its deadline: with a [`Receipt`], or with an [`EmitterError`]. Delivery is at most once;
+//! a message never goes out after the call that brought it has ended, and twice only if the emitter is
+//! to [hold](WhenAway::Hold) messages while Redis is away, with one id by which edges drop the repeat.
+//! `docs/producers.md` says what a producer can rely on.
 //!
 //! In reading order:
 //!
@@ -37,16 +39,18 @@
 //! - `publish`: one message, from target to receipt;
 //! - `message_id`: the ids that messages get;
 //! - `connection`: Redis, the only part that knows it;
+//! - `edges`: whether there is an edge that would hear it;
 //! - `error`: what can go wrong.
 
 mod config;
 mod connection;
+mod edges;
 mod emitter;
 mod error;
 mod message_id;
 mod publish;
 
-pub use config::EmitterConfig;
+pub use config::{EdgeCheck, EmitterConfig, WhenAway};
 pub use connection::Connection;
 pub use emitter::Emitter;
 pub use error::EmitterError;

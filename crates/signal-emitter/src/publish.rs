@@ -6,7 +6,7 @@
 use std::{
     borrow::Cow,
     fmt,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use serde::Serialize;
@@ -33,6 +33,9 @@ pub struct Publish<'a> {
     data: Result<Option<Cow<'a, str>>, EmitterError>,
     exclude: Vec<Cow<'a, str>>,
     trace: Option<Cow<'a, str>>,
+    /// The emitter's timeout, if there is none.
+    deadline: Option<Duration>,
+    require_receivers: bool,
 }
 
 /// What Redis said to a message.
@@ -41,7 +44,7 @@ pub struct Publish<'a> {
 pub struct Receipt {
     /// The message's id, which clients of `signal.v1` and the edges' logs show.
     pub id: String,
-    receivers: u64,
+    receivers: Option<u64>,
 }
 
 /// What every message of one emitter has in common.
@@ -71,6 +74,8 @@ impl<'a> Publish<'a> {
             data: Ok(None),
             exclude: Vec::new(),
             trace: None,
+            deadline: None,
+            require_receivers: false,
         }
     }
 
@@ -110,6 +115,22 @@ impl<'a> Publish<'a> {
         self
     }
 
+    /// The longest that this message may take, instead of the emitter's timeout. It never goes out
+    /// later. More than a day counts as a day.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// Makes it an error, [`EmitterError::NoReceivers`], if nobody is subscribed.
+    ///
+    /// With classic pub/sub in a cluster nobody knows: there it is [`EmitterError::Unsupported`], and
+    /// nothing is sent.
+    pub fn require_receivers(mut self) -> Self {
+        self.require_receivers = true;
+        self
+    }
+
     /// Publishes the message.
     ///
     /// Messages to one target arrive in the order in which these futures are first polled: awaited
@@ -117,16 +138,26 @@ impl<'a> Publish<'a> {
     ///
     /// # Errors
     ///
-    /// See [`EmitterError`]; each comes within the emitter's timeout.
+    /// See [`EmitterError`]; each comes by the deadline.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is polled, nothing happens. Dropped later, the message may still go out.
+    /// Dropped before it is polled, nothing happens. Dropped later, the message may still go out; one
+    /// that is held because Redis is away is taken out.
     pub async fn send(self) -> Result<Receipt, EmitterError> {
-        let shared = self.shared;
+        let (shared, deadline, required) = (self.shared, self.deadline, self.require_receivers);
+        if required && !shared.connection.counts_receivers() {
+            return Err(EmitterError::Unsupported {
+                what: "require_receivers with classic pub/sub in a cluster",
+                instead: "a server of a cluster counts its own subscribers alone, use sharded \
+                          pub/sub",
+            });
+        }
         let (channel, envelope, id) = self.encode()?;
-        let receivers = shared.connection.publish(channel, envelope.into()).await?;
-        Ok(Receipt { id, receivers })
+        match shared.connection.publish(channel, envelope.into(), deadline).await? {
+            Some(0) if required => Err(EmitterError::NoReceivers { id }),
+            receivers => Ok(Receipt { id, receivers }),
+        }
     }
 
     /// The channel, the envelope and the message's id.
@@ -185,8 +216,8 @@ impl fmt::Debug for Publish<'_> {
 
 impl Receipt {
     /// How many subscribers Redis handed the message to: edges, not clients. Zero means that it
-    /// reached nobody.
-    pub fn receivers(&self) -> u64 {
+    /// reached nobody. `None` with classic pub/sub in a cluster, where nobody knows.
+    pub fn receivers(&self) -> Option<u64> {
         self.receivers
     }
 }

@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde::Serialize;
 use signal_core::channel::Target;
 use signal_core::close::CloseCode;
@@ -317,18 +318,24 @@ impl SignalHandle {
         if bytes.len() > bytes_max {
             return Err(PublishError::TooLarge { bytes: bytes.len(), bytes_max }.into());
         }
+        let bytes = Bytes::from(bytes);
         let outcome = match &self.shared.publisher {
             Publisher::Memory => memory::publish(&self.shared, target, bytes).map(Sent::Published),
-            Publisher::Redis(publisher) if publisher.is_connected() => {
+            Publisher::Redis(publisher) => {
                 let channel = self.shared.names.name(target);
-                publisher.publish(channel, bytes).await.map(Sent::Published)
-            }
-            Publisher::Redis(_) => {
-                memory::publish(&self.shared, target, bytes).map(|_| Sent::LocalOnly)
+                match publisher.publish(channel, bytes.clone()).await {
+                    // Nothing was sent, so nobody gets it twice.
+                    Err(PublishError::Disconnected) => {
+                        memory::publish(&self.shared, target, bytes).map(|_| Sent::LocalOnly)
+                    }
+                    outcome => outcome.map(Sent::Published),
+                }
             }
         };
         let result = match &outcome {
-            Ok(Sent::Published(published)) if published.receivers == 0 => PublishResult::Unheard,
+            Ok(Sent::Published(published)) if published.receivers == Some(0) => {
+                PublishResult::Unheard
+            }
             Ok(Sent::LocalOnly) => PublishResult::LocalOnly,
             Ok(_) => PublishResult::Taken,
             Err(_) => PublishResult::Failed,

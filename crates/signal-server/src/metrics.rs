@@ -131,6 +131,12 @@ fn single(page: &mut Page, shared: &Shared, counts: &Counts) {
         ("signal_bus_gaps_total", "counter", "possible losses on the way", counters.bus_gaps),
         ("signal_resyncs_total", "counter", "clients told to reload", counters.resyncs),
         ("signal_bus_repeats_total", "counter", "repeated messages", counters.bus_repeats),
+        (
+            "signal_edge_record_failures_total",
+            "counter",
+            "failures to say in redis that this edge is there",
+            shared.publisher.record_failures(),
+        ),
         ("signal_bus_connects_total", "counter", "bus links (re)connected", counters.bus_connects),
         ("signal_memberships", "gauge", "memberships of rooms", counts.memberships),
         ("signal_rooms", "gauge", "rooms with members, per worker", counts.rooms),

@@ -296,6 +296,9 @@ impl Signal {
             () = self.shared.failed.notified() => Err(SignalError::WorkerFailed),
         };
         drop(accepting);
+        if let Publisher::Redis(publisher) = &self.shared.publisher {
+            publisher.retire().await;
+        }
         if let Some(admin) = admin {
             admin.abort();
         }
@@ -395,20 +398,23 @@ fn accept(shared: &Shared, listener: &TcpListener) {
 impl Shared {
     fn new(mut config: Config, hooks: Hooks) -> Result<Self, SignalError> {
         let tag = crate::random::bits() >> 16;
+        let name = format!("signal-{tag:012x}");
         let workers = config.workers.clamp(1, WORKERS_MAX);
         let redis_settings = std::mem::take(&mut config.redis);
         let names = ChannelNames::new(&redis_settings.prefix);
         let codec = redis_settings.codec;
+        let links = Arc::new(LinkStatuses::new(workers));
         let (redis, publisher) = if redis_settings.mode == RedisMode::None {
             (None, Publisher::Memory)
         } else {
-            let publisher = redis::Publisher::start(&redis_settings).map_err(SignalError::Redis)?;
+            let publisher = redis::Publisher::start(&redis_settings, &name, &links)
+                .map_err(SignalError::Redis)?;
             (Some(redis::Access::new(redis_settings)?), Publisher::Redis(publisher))
         };
         Ok(Self {
             config,
             hooks,
-            instance: Instance { tag, name: format!("signal-{tag:012x}") },
+            instance: Instance { tag, name },
             names,
             codec,
             redis,
@@ -416,7 +422,7 @@ impl Shared {
             publisher,
             directory: Directory::new(workers),
             queues: (0..workers).map(|_| Queue::default()).collect(),
-            links: Arc::new(LinkStatuses::new(workers)),
+            links,
             connections: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
             sockets: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
             draining: AtomicBool::new(false),

@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use serde_json::json;
 use signal_core::redis::RedisSettings;
-use signal_emitter::{Emitter, EmitterConfig};
-use support::{Edge, Proxy, Redis, Socket, Traffic, config, until, within};
+use signal_emitter::Emitter;
+use support::{Edge, Proxy, Redis, Socket, Traffic, config, emitter_config, until, within};
 
 /// What stays subscribed when every client has gone, beside a probe for each link.
 const BASELINE: [&str; 1] = ["ws:broadcast"];
 
 async fn emitter(redis: &Redis) -> Emitter {
-    let mut config = EmitterConfig::new(redis.settings());
+    let mut config = emitter_config(redis.settings());
     config.timeout = Duration::from_millis(500);
     Emitter::connect(config).await.expect("redis is up")
 }

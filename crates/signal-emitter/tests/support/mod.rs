@@ -1,6 +1,7 @@
 //! A real Redis of the test's own, and a subscriber that is nothing but a socket.
 
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+#![allow(dead_code, reason = "each test binary uses its own part")]
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -9,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use signal_emitter::{Emitter, EmitterConfig, redis::RedisSettings};
+use signal_emitter::{EdgeCheck, Emitter, EmitterConfig, redis::RedisSettings};
 
 /// Longer than anything takes; only a test that hangs sees it.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -41,9 +42,13 @@ pub(crate) enum Reply {
 
 impl Redis {
     pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// With further arguments.
+    pub(crate) fn start_with(arguments: &[&str]) -> Self {
         for _ in 0..START_ATTEMPTS {
-            let port = free_port();
-            if let Some(redis) = Self::start_on(port) {
+            if let Some(redis) = Self::try_start(free_port(), arguments) {
                 return redis;
             }
         }
@@ -52,9 +57,14 @@ impl Redis {
 
     /// `None` if it stops again, for instance because somebody else took the port.
     pub(crate) fn start_on(port: u16) -> Option<Self> {
+        Self::try_start(port, &[])
+    }
+
+    fn try_start(port: u16, arguments: &[&str]) -> Option<Self> {
         let mut process = Command::new("redis-server")
             .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port"])
             .arg(port.to_string())
+            .args(arguments)
             .stdout(Stdio::piped())
             .spawn()
             .expect("redis-server is installed");
@@ -74,13 +84,11 @@ impl Redis {
     }
 
     pub(crate) async fn emitter(&self) -> Emitter {
-        Emitter::connect(EmitterConfig::new(self.settings())).await.unwrap()
+        Emitter::connect(emitter_config(self.settings())).await.unwrap()
     }
 
     pub(crate) fn socket(&self) -> Socket {
-        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Socket { reader: BufReader::new(stream) }
+        Socket::connect(self.port)
     }
 
     pub(crate) fn subscriber(&self, channel: &str) -> Socket {
@@ -100,6 +108,17 @@ impl Drop for Redis {
 // === impl Socket ===
 
 impl Socket {
+    pub(crate) fn connect(port: u16) -> Self {
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { reader: BufReader::new(stream) }
+    }
+
+    /// Subscribes to a sharded channel; returns whether the server took it.
+    pub(crate) fn listen_sharded(&mut self, channel: &str) -> bool {
+        self.call(&["SSUBSCRIBE", channel]) == Reply::push("ssubscribe", channel, 1)
+    }
+
     pub(crate) fn call(&mut self, command: &[&str]) -> Reply {
         let mut bytes = Vec::new();
         write!(bytes, "*{}\r\n", command.len()).unwrap();
@@ -112,13 +131,21 @@ impl Socket {
 
     /// The next message of a subscriber: its channel and payload.
     pub(crate) fn message(&mut self) -> (String, Vec<u8>) {
+        self.message_or_end().expect("it is a message")
+    }
+
+    /// The same, or `None` when the server ends a sharded subscription.
+    pub(crate) fn message_or_end(&mut self) -> Option<(String, Vec<u8>)> {
         let Reply::Array(parts) = self.reply() else { panic!("not a push") };
+        if parts.first() == Some(&Reply::Bytes(b"sunsubscribe".to_vec())) {
+            return None;
+        }
         let [Reply::Bytes(kind), Reply::Bytes(channel), Reply::Bytes(payload)] = parts.as_slice()
         else {
             panic!("not a message: {parts:?}");
         };
-        assert_eq!(kind, b"message");
-        (String::from_utf8(channel.clone()).unwrap(), payload.clone())
+        assert!([&b"message"[..], b"smessage"].contains(&kind.as_slice()), "{parts:?}");
+        Some((String::from_utf8(channel.clone()).unwrap(), payload.clone()))
     }
 
     fn reply(&mut self) -> Reply {
@@ -159,6 +186,13 @@ impl Reply {
     }
 }
 
+/// For an emitter that takes a Redis as it is, without edges.
+pub(crate) fn emitter_config(settings: RedisSettings) -> EmitterConfig {
+    let mut config = EmitterConfig::new(settings);
+    config.edge_check = EdgeCheck::Off;
+    config
+}
+
 /// A port that nobody listens on.
 pub(crate) fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
@@ -167,4 +201,15 @@ pub(crate) fn free_port() -> u16 {
 /// Fails a test that hangs; says nothing about how long it may take.
 pub(crate) async fn bounded<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.expect("it hangs")
+}
+
+/// Polls once; `None` if it is not done.
+pub(crate) async fn poll_once<T>(
+    mut future: std::pin::Pin<&mut (impl Future<Output = T> + ?Sized)>,
+) -> Option<T> {
+    std::future::poll_fn(|context| match future.as_mut().poll(context) {
+        std::task::Poll::Ready(value) => std::task::Poll::Ready(Some(value)),
+        std::task::Poll::Pending => std::task::Poll::Ready(None),
+    })
+    .await
 }

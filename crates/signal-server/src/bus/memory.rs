@@ -17,7 +17,7 @@ use crate::worker::hub::GroupKey;
 pub(crate) fn publish(
     shared: &Shared,
     target: Target<'_>,
-    envelope: Vec<u8>,
+    envelope: Bytes,
 ) -> Result<Published, PublishError> {
     let client = |id: &str| {
         ClientId::parse(id)
@@ -34,12 +34,11 @@ pub(crate) fn publish(
     };
     if let Some(home) = home {
         let bytes = envelope.len();
-        let command =
-            Command::Bus { channel: shared.names.name(target), envelope: Bytes::from(envelope) };
+        let command = Command::Bus { channel: shared.names.name(target), envelope };
         shared.queues[usize::from(home)]
             .delivery(command, bytes)
             .map_err(|full| PublishError::Refused(full.to_string()))?;
     }
     // This edge is the one that listens.
-    Ok(Published { receivers: 1 })
+    Ok(Published { receivers: Some(1) })
 }

@@ -38,8 +38,8 @@ pub(crate) enum ChannelKey {
 #[non_exhaustive]
 pub struct Published {
     /// Subscribers of the channel: edges of this fleet, and TypeScript servers. Zero: nobody was
-    /// there to hear it.
-    pub receivers: u64,
+    /// there to hear it. `None`: the bus does not know, as a cluster with classic pub/sub.
+    pub receivers: Option<u64>,
 }
 
 /// Why the bus did not take a publish.
@@ -112,6 +112,18 @@ impl ChannelKey {
 
 fn ascii(text: &[u8]) -> &str {
     std::str::from_utf8(text).expect("a client id is printed in ASCII")
+}
+
+// === impl Publisher ===
+
+impl Publisher {
+    /// How often the edge's record of itself could not be written.
+    pub(crate) fn record_failures(&self) -> u64 {
+        match self {
+            Self::Memory => 0,
+            Self::Redis(publisher) => publisher.record_failures(),
+        }
+    }
 }
 
 // === impl Link ===

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 use signal_core::redis::RedisMode;
-use signal_emitter::{Emitter, EmitterConfig};
+use signal_emitter::{EdgeCheck, Emitter, EmitterConfig};
 use signal_server::Config;
 use signal_server::config::{SETTINGS, Values};
 
@@ -26,8 +26,10 @@ pub(crate) async fn run(values: &Values) -> Result<(), Failure> {
         writeln!(out, "ok: in-process bus, one edge").map_err(Failure::other)?;
         return Ok(());
     }
-    let emitter =
-        Emitter::connect(EmitterConfig::new(config.redis)).await.map_err(Failure::usage)?;
+    let mut config = EmitterConfig::new(config.redis);
+    // It is run before there is an edge.
+    config.edge_check = EdgeCheck::Off;
+    let emitter = Emitter::connect(config).await.map_err(Failure::usage)?;
     let _ = emitter.shutdown().await;
     writeln!(out, "ok: redis answers").map_err(Failure::other)
 }

@@ -15,7 +15,8 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use signal_core::redis::{PubSub, RedisMode};
+use signal_core::redis::{PubSub, RedisMode, RedisSettings};
+use signal_emitter::{EdgeCheck, EmitterConfig};
 use signal_server::config::Auth;
 use signal_server::counts::Counts;
 use signal_server::{Config, Signal, SignalBuilder, SignalHandle};
@@ -70,6 +71,13 @@ pub fn config() -> Config {
     config.drain_window = Duration::ZERO;
     config.bus_linger = Duration::from_millis(50);
     config.bus_probe_interval = Duration::from_millis(500);
+    config
+}
+
+/// For an emitter that takes a Redis as it is, with edges or without.
+pub fn emitter_config(settings: RedisSettings) -> EmitterConfig {
+    let mut config = EmitterConfig::new(settings);
+    config.edge_check = EdgeCheck::Off;
     config
 }
 

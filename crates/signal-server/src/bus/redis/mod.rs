@@ -4,13 +4,15 @@
 //! the table of what is wanted and confirmed there, [`Subscriptions`], with Redis' replies, which
 //! [`push`] decodes. [`Links`] knows which of a worker's links carries which channel, [`names`] how a
 //! channel is called. [`watch`] asks the cluster who owns what, which [`topology`] merges.
-//! [`Publisher`] sends.
+//! [`Publisher`] sends, and keeps
+//! the edge's [`record`] of itself.
 
 pub(crate) mod link;
 mod links;
 mod names;
 mod publisher;
 mod push;
+mod record;
 mod stream;
 mod subscriptions;
 mod topology;
