@@ -102,6 +102,8 @@ impl Edge {
     pub async fn on_cluster(cluster: &Cluster, pubsub: PubSub) -> Self {
         let mut config = config();
         config.redis = cluster.settings(pubsub);
+        // The clients here do not answer pings, and restarting a cluster takes a while.
+        config.heartbeat_timeout = Duration::from_mins(10);
         let edge = Self::with(config).await;
         edge.ready().await;
         edge
