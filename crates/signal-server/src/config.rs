@@ -5,6 +5,7 @@
 //! environment. A value that is not allowed is one sentence that names the variable and what is; an
 //! unknown `SIGNAL_*` variable is an error too, since a misspelt limit is no limit.
 
+mod auth;
 mod parse;
 mod table;
 
@@ -16,6 +17,7 @@ use std::time::Duration;
 use signal_core::limits;
 use signal_core::redis::{RedisMode, RedisSettings, Secret, SettingError};
 
+pub use self::auth::{Auth, HttpUrl, JwtSettings, KeySource, WebhookSettings};
 pub use self::table::{SETTINGS, Setting};
 
 use self::parse::{address, bytes, duration, list, number};
@@ -23,9 +25,6 @@ use crate::auth::RoomPattern;
 
 /// Open files that are not connections: listeners, Redis, logs, and some to spare.
 const FILES_RESERVED: u64 = 256;
-
-/// The shortest secret for HS256 that is worth anything (RFC 7518 §3.2 asks for 256 bits).
-const SECRET_BYTES_MIN: usize = 32;
 
 /// How the edge is to run. [`Config::default`] is what an empty environment gives, but for the
 /// authentication, which has no default that would be safe.
@@ -90,23 +89,6 @@ pub struct Config {
     pub demo_page: bool,
     /// How to reach Redis.
     pub redis: RedisSettings,
-}
-
-/// How clients log in.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum Auth {
-    /// A JSON Web Token in `token`.
-    Jwt {
-        /// The shared secret.
-        secret: Secret,
-        /// What `iss` must be.
-        issuer: Option<String>,
-        /// What `aud` must hold.
-        audience: Option<String>,
-    },
-    /// Anything; on loopback only.
-    InsecureDev,
 }
 
 /// Whether clients shake hands to encrypt.
@@ -260,7 +242,7 @@ impl Default for Config {
             admin_listen: Some(SocketAddr::from(([127, 0, 0, 1], 3001))),
             path: "/ws".to_owned(),
             workers: std::thread::available_parallelism().map_or(1, usize::from),
-            auth: Auth::Jwt { secret: Secret::new(""), issuer: None, audience: None },
+            auth: Auth::default(),
             rooms: Vec::new(),
             default_rooms: vec!["ws-default".to_owned(), "ws-notification".to_owned()],
             encryption: Encryption::Off,
@@ -303,7 +285,7 @@ impl Config {
             })?,
             path: values.read("SIGNAL_PATH", default.path, parse::path)?,
             workers: values.read("SIGNAL_WORKERS", default.workers, |text| number(text, 1, 64))?,
-            auth: auth(values)?,
+            auth: Auth::from_values(values)?,
             rooms: values.read("SIGNAL_ROOMS", Vec::new(), read_patterns)?,
             default_rooms: values.read("SIGNAL_DEFAULT_ROOMS", default.default_rooms, |text| {
                 Ok(list(text).map(str::to_owned).collect())
@@ -373,12 +355,7 @@ impl Config {
                     self.listen
                 ));
             }
-            Auth::Jwt { secret, .. } if secret.expose().len() < SECRET_BYTES_MIN => {
-                return conflict(format!(
-                    "SIGNAL_AUTH is \"jwt\" and needs SIGNAL_JWT_SECRET or SIGNAL_JWT_SECRET_FILE with \
-                     at least {SECRET_BYTES_MIN} bytes (for a try without: SIGNAL_AUTH=insecure-dev)"
-                ));
-            }
+            Auth::Jwt(jwt) => drop(jwt.keys.load()?),
             _ => {}
         }
         if self.max_bus_message > self.max_outbox / 2 {
@@ -420,10 +397,7 @@ impl Config {
 
     /// How clients log in, for people.
     pub fn auth_name(&self) -> &'static str {
-        match self.auth {
-            Auth::Jwt { .. } => "jwt",
-            Auth::InsecureDev => "insecure-dev",
-        }
+        self.auth.name()
     }
 
     #[expect(clippy::cast_precision_loss, reason = "at most 2^24, which is exact")]
@@ -434,24 +408,6 @@ impl Config {
     #[expect(clippy::cast_precision_loss, reason = "at most 2^24, which is exact")]
     pub(crate) fn message_burst_f32(&self) -> f32 {
         self.message_burst as f32
-    }
-}
-
-fn auth(values: &Values) -> Result<Auth, ConfigError> {
-    match values.get("SIGNAL_AUTH").unwrap_or("jwt") {
-        "insecure-dev" => Ok(Auth::InsecureDev),
-        "jwt" => Ok(Auth::Jwt {
-            secret: values
-                .secret("SIGNAL_JWT_SECRET", "SIGNAL_JWT_SECRET_FILE")?
-                .unwrap_or_else(|| Secret::new("")),
-            issuer: values.get("SIGNAL_JWT_ISSUER").map(str::to_owned),
-            audience: values.get("SIGNAL_JWT_AUDIENCE").map(str::to_owned),
-        }),
-        value => Err(ConfigError::Value {
-            name: "SIGNAL_AUTH",
-            value: value.to_owned(),
-            allowed: "jwt or insecure-dev".to_owned(),
-        }),
     }
 }
 

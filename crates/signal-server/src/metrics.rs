@@ -6,6 +6,7 @@
 use std::fmt::{Display, Write as _};
 use std::sync::atomic::Ordering;
 
+use crate::auth::webhook::Outcome;
 use crate::counts::{Counts, Histogram, OUTBOX_BYTES, SECONDS};
 use crate::server::{PublishCase, PublishResult, Refusal, Shared};
 
@@ -84,6 +85,16 @@ fn labelled(page: &mut Page, shared: &Shared, counts: &Counts) {
         ("failed", counters.logins_failed),
     ];
     page.family("signal_logins_total", "counter", "logins by result", "result", logins);
+    let webhook = Outcome::ALL.into_iter().zip(shared.auth.counts.webhook.get());
+    page.family(
+        "signal_webhook_requests_total",
+        "counter",
+        "logins asked of the webhook",
+        "result",
+        webhook,
+    );
+    let fetches = ["ok", "failed"].into_iter().zip(shared.auth.counts.fetches.get());
+    page.family("signal_jwks_fetches_total", "counter", "fetches of keys", "result", fetches);
 }
 
 /// Metrics of one value.
@@ -138,6 +149,7 @@ fn single(page: &mut Page, shared: &Shared, counts: &Counts) {
             shared.publisher.record_failures(),
         ),
         ("signal_bus_connects_total", "counter", "bus links (re)connected", counters.bus_connects),
+        ("signal_jwt_keys", "gauge", "keys of tokens", shared.auth.keys().unwrap_or(0) as u64),
         ("signal_memberships", "gauge", "memberships of rooms", counts.memberships),
         ("signal_rooms", "gauge", "rooms with members, per worker", counts.rooms),
         ("signal_users", "gauge", "users with connections, per worker", counts.users),

@@ -19,10 +19,9 @@ use signal_core::redis::RedisMode;
 use tokio::sync::Notify;
 use tracing::{debug, error, info, warn};
 
-use crate::auth::InsecureDev;
-use crate::auth::jwt::JwtAuthenticator;
+use crate::auth::{self, AuthStatus};
 use crate::bus::{LinkStatuses, Publisher, redis};
-use crate::config::{Auth, Config, ConfigError};
+use crate::config::{Config, ConfigError};
 use crate::handle::SignalHandle;
 use crate::hooks::{
     Authenticator, ConnectHook, DisconnectHook, Handshake, Hooks, MessageHandler,
@@ -107,6 +106,7 @@ pub(crate) struct Instance {
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) hooks: Hooks,
+    pub(crate) auth: AuthStatus,
     pub(crate) instance: Instance,
     pub(crate) names: ChannelNames,
     pub(crate) codec: Codec,
@@ -210,22 +210,18 @@ impl SignalBuilder {
     pub async fn bind(self) -> Result<Signal, SignalError> {
         let Self { config, mut hooks } = self;
         config.validate(hooks.authenticate.is_some())?;
+        let mut auth = AuthStatus::default();
         if hooks.authenticate.is_none() {
-            hooks.authenticate = Some(match &config.auth {
-                Auth::InsecureDev => erase!(InsecureDev, authenticate(client, credentials)),
-                Auth::Jwt { secret, issuer, audience } => {
-                    let jwt =
-                        JwtAuthenticator::hs256(secret, issuer.as_deref(), audience.as_deref());
-                    erase!(jwt, authenticate(client, credentials))
-                }
-            });
+            let (authenticate, status) = auth::set_up(&config.auth)?;
+            hooks.authenticate = Some(authenticate);
+            auth = status;
         }
         let listener = bind(config.listen)?;
         let admin = config.admin_listen.map(bind).transpose()?;
         if let Some(admin) = &admin {
             admin.set_nonblocking(true).map_err(SignalError::Worker)?;
         }
-        let shared = Arc::new(Shared::new(*config, hooks)?);
+        let shared = Arc::new(Shared::new(*config, hooks, auth)?);
         let mut workers = Vec::new();
         for id in 0..shared.queues.len() {
             let id = u8::try_from(id).expect("at most 64 workers");
@@ -396,7 +392,7 @@ fn accept(shared: &Shared, listener: &TcpListener) {
 // === impl Shared ===
 
 impl Shared {
-    fn new(mut config: Config, hooks: Hooks) -> Result<Self, SignalError> {
+    fn new(mut config: Config, hooks: Hooks, auth: AuthStatus) -> Result<Self, SignalError> {
         let tag = crate::random::bits() >> 16;
         let name = format!("signal-{tag:012x}");
         let workers = config.workers.clamp(1, WORKERS_MAX);
@@ -414,6 +410,7 @@ impl Shared {
         Ok(Self {
             config,
             hooks,
+            auth,
             instance: Instance { tag, name },
             names,
             codec,
@@ -480,6 +477,9 @@ impl Shared {
         }
         if self.is_full() {
             reasons.push("at the connection cap".to_owned());
+        }
+        if self.auth.keys() == Some(0) {
+            reasons.push("no keys of tokens have been fetched".to_owned());
         }
         let probe_age_max = match self.redis {
             Some(_) => 2 * self.config.bus_probe_interval,

@@ -11,7 +11,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 use signal_core::redis::Secret;
 use signal_server::auth::jwt::expiry;
-use signal_server::config::Auth;
+use signal_server::config::{Auth, JwtSettings, KeySource};
 use signal_server::{Config, Credentials, Grant, Signal, SignalError};
 use support::{Edge, Frame, Socket, config};
 
@@ -20,7 +20,7 @@ const SECRET: &str = "a secret of some length, for tests only";
 /// Settings of an edge that checks tokens, and lets clients join rooms of these patterns.
 fn with_tokens(patterns: &[&str]) -> Config {
     let mut config = config();
-    config.auth = Auth::Jwt { secret: Secret::new(SECRET), issuer: None, audience: None };
+    config.auth = Auth::jwt(KeySource::Secret(Secret::new(SECRET)));
     config.rooms = patterns.iter().map(|pattern| pattern.parse().expect("a pattern")).collect();
     config
 }
@@ -157,11 +157,11 @@ async fn bad_tokens_are_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn issuer_and_audience_are_checked_where_they_are_set() {
     let mut settings = with_tokens(&[]);
-    settings.auth = Auth::Jwt {
-        secret: Secret::new(SECRET),
+    settings.auth = Auth::Jwt(JwtSettings {
+        keys: KeySource::Secret(Secret::new(SECRET)),
         issuer: Some("shop".to_owned()),
         audience: Some("pos".to_owned()),
-    };
+    });
     let edge = Edge::with(settings).await;
     for (issuer, audience) in [
         (json!("other"), json!("pos")),
@@ -306,7 +306,7 @@ async fn insecure_dev_believes_anyone_and_stays_on_loopback() {
 async fn without_a_secret_there_is_no_edge() {
     for secret in ["", "too short"] {
         let mut settings = config();
-        settings.auth = Auth::Jwt { secret: Secret::new(secret), issuer: None, audience: None };
+        settings.auth = Auth::jwt(KeySource::Secret(Secret::new(secret)));
         let refused = Signal::builder().config(settings).bind().await;
         assert!(matches!(refused, Err(SignalError::Config(_))), "{refused:?}");
     }

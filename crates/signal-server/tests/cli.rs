@@ -9,7 +9,7 @@ use std::process::{Output, Stdio};
 
 use serde_json::{Value, json};
 use signal_core::redis::Secret;
-use signal_server::config::Auth;
+use signal_server::config::{Auth, JwtSettings, KeySource};
 use support::http::get_json;
 use support::{Edge, Frame, Redis, Socket, config, within};
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
@@ -116,15 +116,17 @@ impl Process {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_settings_are_told_in_one_sentence() {
-    let needs = "SIGNAL_AUTH is \"jwt\" and needs SIGNAL_JWT_SECRET or SIGNAL_JWT_SECRET_FILE with at \
-                 least 32 bytes (for a try without: SIGNAL_AUTH=insecure-dev)";
+    let needs = "SIGNAL_AUTH is \"jwt\" and needs one of SIGNAL_JWT_SECRET, SIGNAL_JWT_SECRET_FILE, \
+                 SIGNAL_JWT_PUBLIC_KEY_FILE, SIGNAL_JWT_JWKS_URL (for a try without: \
+                 SIGNAL_AUTH=insecure-dev)";
+    let short = "SIGNAL_JWT_SECRET is no good: a secret has fewer than 32 bytes";
     let file = "SIGNAL_JWT_SECRET_FILE names \"/nowhere/secret\", which cannot be read: No such file or \
                 directory (os error 2)";
     let workers = "SIGNAL_WORKERS is \"many\", allowed is a whole number from 1 to 64";
     let misspelt = "SIGNAL_WORKER is not a setting of Signal, did you mean SIGNAL_WORKERS?";
     for (name, value, expected) in [
         ("HOME", "/", needs),
-        ("SIGNAL_JWT_SECRET", "short", needs),
+        ("SIGNAL_JWT_SECRET", "short", short),
         ("SIGNAL_JWT_SECRET_FILE", "/nowhere/secret", file),
         ("SIGNAL_WORKERS", "many", workers),
         ("SIGNAL_WORKER", "1", misspelt),
@@ -225,7 +227,8 @@ async fn a_minted_token_logs_in() {
     let token = printed(&arguments, &variables).await;
     let mut settings = config();
     let issuer = Some("shop".to_owned());
-    settings.auth = Auth::Jwt { secret: Secret::new(SECRET), issuer, audience: None };
+    let keys = KeySource::Secret(Secret::new(SECRET));
+    settings.auth = Auth::Jwt(JwtSettings { keys, issuer, audience: None });
     settings.rooms = Vec::new();
     let edge = Edge::with(settings).await;
     let mut socket = edge.connect().await;
@@ -268,7 +271,7 @@ async fn a_minted_token_logs_in() {
 #[tokio::test(flavor = "multi_thread")]
 async fn tail_says_why_it_ended() {
     let mut settings = config();
-    settings.auth = Auth::Jwt { secret: Secret::new(SECRET), issuer: None, audience: None };
+    settings.auth = Auth::jwt(KeySource::Secret(Secret::new(SECRET)));
     let edge = Edge::with(settings).await;
     let url = format!("ws://{}/ws", edge.address);
     let refused = run(&["tail", "--url", &url, "--token", "nonsense"], &[]).await;

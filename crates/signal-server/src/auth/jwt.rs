@@ -1,34 +1,48 @@
-//! Login with a JSON Web Token (RFC 7519), signed with a shared secret (HS256).
+//! Login with a JSON Web Token (RFC 7519).
 //!
 //! The token comes in `token` of the credentials. `exp` is required and enforced, `nbf` where there is
-//! one; `sub` is the user, `rooms` lists room patterns, `join` lists rooms to be in from the start.
-//! The algorithm belongs to the key, never to the token: what a token says of it only has to agree.
-//! Nothing is kept between logins; a token is at most as long as a client's message.
+//! one, `iss` and `aud` where the settings say so; `sub` is the user, `rooms` lists room patterns,
+//! `join` lists rooms to be in from the start. The algorithm belongs to the key, never to the token:
+//! what a token says of it only has to agree. Nothing is kept between logins. Only a token whose key is
+//! not known waits, for a set that is fetched; all else is decided at once.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jsonwebtoken::errors::Error;
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, encode};
-use serde::{Deserialize, Serialize};
+use jsonwebtoken::{
+    Algorithm, EncodingKey, Header, TokenData, Validation, decode, decode_header, encode,
+};
+use serde::{Deserialize, Deserializer, Serialize};
 use signal_core::id::ClientId;
 use signal_core::redis::Secret;
+use tokio::task::AbortHandle;
 
 use super::RoomPattern;
+use super::jwks::Keys;
+use super::keys::KeySet;
 use crate::hooks::{AuthError, Authenticator, Credentials, Grant};
 
 /// How far clocks may be apart.
-const LEEWAY: Duration = Duration::from_secs(30);
+pub(crate) const LEEWAY: Duration = Duration::from_secs(30);
+
+/// Bytes of a token. As much as fits into a request's head, where a token may come too, and far more
+/// than one has; a longer one is not looked at.
+pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
 
 /// Checks tokens; see the module.
 pub struct JwtAuthenticator {
-    key: DecodingKey,
+    keys: Arc<Keys>,
+    /// The task that fetches the keys, where that is where they come from.
+    fetching: Option<AbortHandle>,
     validation: Validation,
 }
 
 #[derive(Debug, Deserialize)]
 struct Claims {
     sub: Option<String>,
+    #[serde(deserialize_with = "seconds")]
     exp: u64,
     #[serde(default)]
     rooms: Vec<RoomPattern>,
@@ -54,12 +68,37 @@ pub struct TokenClaims {
     pub aud: Option<String>,
 }
 
+/// Why a token does not do.
+enum Refusal {
+    Rejected(String),
+    /// It names a key that is not there.
+    UnknownKey(Option<String>),
+}
+
 // === impl JwtAuthenticator ===
 
 impl JwtAuthenticator {
-    /// Checks HS256 tokens with this secret, and issuer and audience where they are given.
+    /// Checks tokens that are signed with this secret, and issuer and audience where they are given. A
+    /// secret is for HS256; from 48 bytes for HS384 too, from 64 for HS512. With a shorter one than 32
+    /// bytes no token is any good.
     pub fn hs256(secret: &Secret, issuer: Option<&str>, audience: Option<&str>) -> Self {
-        let mut validation = Validation::new(Algorithm::HS256);
+        let keys = KeySet::from_secret(secret.expose()).unwrap_or_default();
+        Self::with_keys(keys, issuer, audience)
+    }
+
+    /// Checks tokens that are signed with one of these keys.
+    pub fn with_keys(keys: KeySet, issuer: Option<&str>, audience: Option<&str>) -> Self {
+        Self::new(Keys::new(keys), None, issuer, audience)
+    }
+
+    /// With keys that may change, and the task that fetches them.
+    pub(crate) fn new(
+        keys: Arc<Keys>,
+        fetching: Option<AbortHandle>,
+        issuer: Option<&str>,
+        audience: Option<&str>,
+    ) -> Self {
+        let mut validation = Validation::default();
         validation.leeway = LEEWAY.as_secs();
         validation.validate_nbf = true;
         let mut required = vec!["exp"];
@@ -75,20 +114,39 @@ impl JwtAuthenticator {
             None => validation.validate_aud = false,
         }
         validation.set_required_spec_claims(&required);
-        Self { key: DecodingKey::from_secret(secret.expose().as_bytes()), validation }
+        Self { keys, fetching, validation }
     }
 
-    fn check(&self, token: &str) -> Result<Grant, AuthError> {
-        let token = decode::<Claims>(token, &self.key, &self.validation)
-            .map_err(|error| AuthError::Rejected(error.to_string()))?;
-        let Claims { sub, exp, rooms, join } = token.claims;
-        Ok(Grant {
-            user_id: sub,
-            rooms,
-            join,
-            expires: UNIX_EPOCH.checked_add(Duration::from_secs(exp)),
-            metadata: None,
-        })
+    /// What a token grants, by the keys that are there.
+    pub fn check(&self, token: &str) -> Result<Grant, AuthError> {
+        self.check_with(&self.keys.set(), token).map_err(AuthError::from)
+    }
+
+    fn check_with(&self, keys: &KeySet, token: &str) -> Result<Grant, Refusal> {
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(Refusal::Rejected("the token is too long".to_owned()));
+        }
+        let header = decode_header(token)?;
+        if header.crit.is_some() {
+            // RFC 7515 §4.1.11: what must be understood, and is not, makes a token invalid.
+            return Err(Refusal::Rejected("the token has a critical header".to_owned()));
+        }
+        let mut validation = self.validation.clone();
+        validation.algorithms = vec![header.alg];
+        let mut refusal = None;
+        for key in keys.candidates(&header) {
+            match decode::<Claims>(token, &key.decoding, &validation) {
+                Ok(TokenData { claims, .. }) => return claims.grant(),
+                Err(error) => refusal = Some(error),
+            }
+        }
+        if self.fetching.is_some()
+            && (keys.is_empty() || header.kid.as_ref().is_some_and(|id| !keys.has(id)))
+        {
+            return Err(Refusal::UnknownKey(header.kid));
+        }
+        let refusal = refusal.map(|error| error.to_string());
+        Err(Refusal::Rejected(refusal.unwrap_or_else(|| "no key is for this token".to_owned())))
     }
 }
 
@@ -101,7 +159,22 @@ impl Authenticator for JwtAuthenticator {
         let token = credentials
             .string("token")
             .ok_or_else(|| AuthError::Rejected("no token in the credentials".to_owned()))?;
-        self.check(&token)
+        match self.check_with(&self.keys.set(), &token) {
+            Err(Refusal::UnknownKey(id)) => {
+                let keys = self.keys.fetched(id.as_deref()).await;
+                let keys = keys.map_err(|error| AuthError::Failed(Box::new(error)))?;
+                self.check_with(&keys, &token).map_err(AuthError::from)
+            }
+            decided => decided.map_err(AuthError::from),
+        }
+    }
+}
+
+impl Drop for JwtAuthenticator {
+    fn drop(&mut self) {
+        if let Some(fetching) = &self.fetching {
+            fetching.abort();
+        }
     }
 }
 
@@ -111,10 +184,73 @@ impl fmt::Debug for JwtAuthenticator {
     }
 }
 
+// === impl Claims ===
+
+impl Claims {
+    fn grant(self) -> Result<Grant, Refusal> {
+        let Self { sub, exp, rooms, join } = self;
+        let grant = Grant {
+            user_id: sub,
+            rooms,
+            join,
+            expires: UNIX_EPOCH.checked_add(Duration::from_secs(exp)),
+            metadata: None,
+        };
+        super::bounded(grant).map_err(|problem| Refusal::Rejected(problem.to_owned()))
+    }
+}
+
+/// A time of RFC 7519, which may have a fraction.
+fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Number {
+        Whole(u64),
+        Fraction(f64),
+    }
+    Ok(match Number::deserialize(deserializer)? {
+        Number::Whole(seconds) => seconds,
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
+        Number::Fraction(seconds) => seconds as u64,
+    })
+}
+
+// === impl Refusal ===
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self::Rejected(error.to_string())
+    }
+}
+
+impl From<Refusal> for AuthError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Rejected(match refusal {
+            Refusal::Rejected(reason) => reason,
+            Refusal::UnknownKey(_) => "the token's key is not known".to_owned(),
+        })
+    }
+}
+
 /// Signs a token with a shared secret, for development.
 pub fn mint(secret: &Secret, claims: &TokenClaims) -> Result<String, Error> {
     let key = EncodingKey::from_secret(secret.expose().as_bytes());
     encode(&Header::new(Algorithm::HS256), claims, &key)
+}
+
+/// Signs a token with a private key in PEM (PKCS #8), for development: RSA with RS256, P-256 with
+/// ES256, P-384 with ES384, Ed25519 with EdDSA.
+pub fn mint_with_key(pem: &str, claims: &TokenClaims) -> Result<String, Error> {
+    let pem = pem.as_bytes();
+    if let Ok(key) = EncodingKey::from_ed_pem(pem) {
+        return encode(&Header::new(Algorithm::EdDSA), claims, &key);
+    }
+    if let Ok(key) = EncodingKey::from_ec_pem(pem) {
+        // The key's curve fits one of the two.
+        return encode(&Header::new(Algorithm::ES256), claims, &key)
+            .or_else(|_| encode(&Header::new(Algorithm::ES384), claims, &key));
+    }
+    encode(&Header::new(Algorithm::RS256), claims, &EncodingKey::from_rsa_pem(pem)?)
 }
 
 /// Seconds since the Unix epoch, `lifetime` from now.

@@ -117,8 +117,9 @@ pub(crate) fn arguments() -> Command {
         )
         .subcommand(
             with_settings(Command::new("token"), true)
-                .about("Mint a development token, signed with SIGNAL_JWT_SECRET")
+                .about("Mint a development token, signed with the first secret or a private key")
                 .arg(text("user", "USER", "the user").required(true))
+                .arg(text("key", "FILE", "a private key in PEM (PKCS #8), instead of a secret"))
                 .arg(many(text("room", "PATTERN", "rooms it may join (may be repeated)")))
                 .arg(text("expires", "DURATION", "its lifetime").default_value("1h")),
         )

@@ -30,12 +30,28 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "SIGNAL_AUTH",
         "jwt",
-        "how clients log in: jwt, or insecure-dev (anyone, loopback only)",
+        "how clients log in: jwt, webhook, or insecure-dev (anyone, loopback only)",
     ),
-    secret("SIGNAL_JWT_SECRET", "secret of HS256 tokens, at least 32 bytes"),
-    setting("SIGNAL_JWT_SECRET_FILE", "", "file with the secret"),
+    secret("SIGNAL_JWT_SECRET", "secret of HS256 tokens, at least 32 bytes (HS384: 48, HS512: 64)"),
+    setting(
+        "SIGNAL_JWT_SECRET_FILE",
+        "",
+        "file with secrets, one on each line; read anew on SIGHUP",
+    ),
+    setting(
+        "SIGNAL_JWT_PUBLIC_KEY_FILE",
+        "",
+        "PEM file with public keys (RSA, P-256, P-384, Ed25519); read anew on SIGHUP",
+    ),
+    setting("SIGNAL_JWT_JWKS_URL", "", "URL of a JSON Web Key Set, fetched again and again"),
     setting("SIGNAL_JWT_ISSUER", "", "what iss must be, if set"),
     setting("SIGNAL_JWT_AUDIENCE", "", "what aud must hold, if set"),
+    setting("SIGNAL_AUTH_WEBHOOK_URL", "", "whom to POST credentials to"),
+    setting(
+        "SIGNAL_AUTH_WEBHOOK_TIMEOUT",
+        "5s",
+        "how long a login waits for the webhook, up to 1m",
+    ),
     setting(
         "SIGNAL_ROOMS",
         "",

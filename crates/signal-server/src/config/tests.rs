@@ -53,7 +53,11 @@ fn what_is_not_allowed_is_said_in_one_sentence() {
             "SIGNAL_AUTH is \"insecure-dev\", which believes anyone, and SIGNAL_LISTEN is 0.0.0.0:3000, allowed is a loopback address",
         ),
         ("SIGNAL_WORKERS", "0", "SIGNAL_WORKERS is \"0\", allowed is a whole number from 1 to 64"),
-        ("SIGNAL_AUTH", "basic", "SIGNAL_AUTH is \"basic\", allowed is jwt or insecure-dev"),
+        (
+            "SIGNAL_AUTH",
+            "basic",
+            "SIGNAL_AUTH is \"basic\", allowed is jwt, webhook or insecure-dev",
+        ),
         (
             "SIGNAL_PATH",
             "ws",
@@ -114,7 +118,7 @@ fn what_is_not_allowed_is_said_in_one_sentence() {
 #[test]
 fn a_secret_must_be_one() {
     let jwt = ("SIGNAL_AUTH", "jwt");
-    assert!(config(&[jwt]).is_err_and(|error| error.contains("needs SIGNAL_JWT_SECRET")));
+    assert!(config(&[jwt]).is_err_and(|error| error.contains("needs one of SIGNAL_JWT_SECRET,")));
     assert!(config(&[jwt, ("SIGNAL_JWT_SECRET", "short")]).is_err());
     let secret = ("SIGNAL_JWT_SECRET", "a secret of some length, for tests only");
     let error = config(&[jwt, secret, ("SIGNAL_JWT_SECRET_FILE", "/x")]).unwrap_err();
