@@ -12,6 +12,10 @@ use crate::limits::DATA_DEPTH_MAX;
 use crate::message::{ClientMessage, ClientMessageError, write_delivery};
 use crate::msgpack::{Header, MsgPackError, Reader, Value, write_binary, write_text};
 
+/// A name in `Sec-WebSocket-Protocol` that begins so is no subprotocol, but a token to log in with: the
+/// one header that a browser's page can put something into.
+pub const TOKEN_PREFIX: &str = "signal.v1.token.";
+
 /// How frames for a client are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u8)]

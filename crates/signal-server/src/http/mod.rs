@@ -6,6 +6,7 @@
 
 pub(crate) mod admin;
 mod assets;
+pub(crate) mod client;
 mod health;
 mod inspect;
 mod upgrade;
@@ -25,11 +26,11 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use signal_core::v1::Variant;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tracing::debug;
 
+use self::upgrade::Accepted;
 use crate::server::Shared;
 use crate::worker::Worker;
 
@@ -50,20 +51,20 @@ pub(crate) type Body = Full<Bytes>;
 
 /// Serves a connection of the client port until it is done, or a WebSocket.
 pub(crate) async fn serve(worker: Rc<Worker>, stream: std::net::TcpStream, address: SocketAddr) {
-    let Some((stream, variant, mut early)) = serve_http(&worker, stream, address).await else {
+    let Some((stream, accepted, mut early)) = serve_http(&worker, stream, address).await else {
         worker.shared().give_back(worker.id());
         return;
     };
-    worker.open(stream, variant, &mut early);
+    worker.open(stream, accepted.variant, accepted.token.as_ref(), &mut early);
 }
 
-/// Serves requests; returns the socket, how its client wants frames, and what came behind the request,
+/// Serves requests; returns the socket, what its client asked for, and what came behind the request,
 /// once it is upgraded.
 async fn serve_http(
     worker: &Worker,
     stream: std::net::TcpStream,
     address: SocketAddr,
-) -> Option<(TcpStream, Variant, Vec<u8>)> {
+) -> Option<(TcpStream, Accepted, Vec<u8>)> {
     let stream = match TcpStream::from_std(stream) {
         Ok(stream) => stream,
         Err(error) => {
@@ -73,17 +74,17 @@ async fn serve_http(
     };
     let upgraded = Cell::new(None);
     let service = service_fn(|request: Request<Incoming>| {
-        let (response, variant) = respond(worker.shared(), &request);
-        upgraded.set(variant);
+        let (response, accepted) = respond(worker.shared(), &request);
+        upgraded.set(accepted);
         std::future::ready(Ok::<_, Infallible>(response))
     });
     let mut connection = http_settings().serve_connection(TokioIo::new(stream), service);
     let outcome = poll_fn(|context| connection.poll_without_shutdown(context)).await;
     let parts = connection.into_parts();
     let mut stream = parts.io.into_inner();
-    if let (Some(variant), Ok(())) = (upgraded.get(), &outcome) {
+    if let (Some(accepted), Ok(())) = (upgraded.take(), &outcome) {
         // A copy: the buffer is a part of hyper's, which would stay with it.
-        return Some((stream, variant, parts.read_buf.to_vec()));
+        return Some((stream, accepted, parts.read_buf.to_vec()));
     }
     if let Err(error) = outcome {
         debug!(%address, %error, "a request failed");
@@ -104,8 +105,8 @@ fn http_settings() -> http1::Builder {
     builder
 }
 
-/// The answer; with a variant if it is an upgrade.
-fn respond(shared: &Shared, request: &Request<Incoming>) -> (Response<Body>, Option<Variant>) {
+/// The answer; with what the client asked for if it is an upgrade.
+fn respond(shared: &Shared, request: &Request<Incoming>) -> (Response<Body>, Option<Accepted>) {
     let path = request.uri().path();
     if path == shared.config.path {
         return match only_get(request) {

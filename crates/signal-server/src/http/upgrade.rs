@@ -1,17 +1,19 @@
 //! The WebSocket handshake (RFC 6455 §4.2), and who is refused it.
 //!
 //! It decides by the request's head alone, in this order: is it an upgrade, is it well formed, may its
-//! page connect, is there room. A name of a subprotocol that is not known is not echoed. It never
-//! looks at the query.
+//! page connect, is there room. A name of a subprotocol that is not known is not echoed. A client of
+//! `signal.v1` may bring a token; it is taken along unread, and neither echoed nor logged. The query is
+//! never looked at.
 
 use fastwebsockets::upgrade::upgrade;
 use hyper::body::Incoming;
 use hyper::header::{
-    CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_KEY,
-    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+    AUTHORIZATION, CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER,
+    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use hyper::{Request, Response, StatusCode, Version};
-use signal_core::v1::Variant;
+use signal_core::redis::Secret;
+use signal_core::v1::{TOKEN_PREFIX, Variant};
 use std::sync::atomic::Ordering;
 
 use super::{Body, text};
@@ -24,11 +26,20 @@ const RETRY_AFTER_SECONDS: &str = "5";
 /// Characters of a key: 16 bytes in base64.
 const KEY_CHARACTERS: usize = 24;
 
-/// The answer; with the variant that the client is to be spoken to in, if it is accepted.
+/// A client that is let in, not logged in.
+#[derive(Debug)]
+pub(super) struct Accepted {
+    /// How it is to be spoken to.
+    pub(super) variant: Variant,
+    /// What it wants to log in with, if it has brought that along.
+    pub(super) token: Option<Secret>,
+}
+
+/// The answer; with what the client asked for, if it is accepted.
 pub(super) fn respond(
     shared: &Shared,
     request: &Request<Incoming>,
-) -> (Response<Body>, Option<Variant>) {
+) -> (Response<Body>, Option<Accepted>) {
     match check(shared, request) {
         Ok(()) => accept(shared, request.headers()),
         Err((reason, response)) => {
@@ -71,7 +82,7 @@ fn check(shared: &Shared, request: &Request<Incoming>) -> Result<(), Refused> {
     Ok(())
 }
 
-fn accept(shared: &Shared, headers: &HeaderMap) -> (Response<Body>, Option<Variant>) {
+fn accept(shared: &Shared, headers: &HeaderMap) -> (Response<Body>, Option<Accepted>) {
     // The library only computes the answer to the key here; the connection is taken over elsewhere.
     let mut request = Request::new(());
     *request.headers_mut() = headers.clone();
@@ -83,13 +94,27 @@ fn accept(shared: &Shared, headers: &HeaderMap) -> (Response<Body>, Option<Varia
     if let Some(protocol) = protocol {
         response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, protocol);
     }
-    (response, Some(variant))
+    let token = if variant.is_v1() { token(headers) } else { None };
+    (response, Some(Accepted { variant, token }))
+}
+
+/// The token that a client brings: as a name among its subprotocols, else as a bearer's. The first of
+/// the former counts, since the client itself has written it; a proxy may add the latter.
+fn token(headers: &HeaderMap) -> Option<Secret> {
+    let offered = tokens(headers, &SEC_WEBSOCKET_PROTOCOL)
+        .find_map(|name| name.strip_prefix(TOKEN_PREFIX))
+        .or_else(|| {
+            let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+        });
+    offered.filter(|token| !token.is_empty()).map(Secret::new)
 }
 
 /// The first subprotocol that the client offers and that is known: of Signal, or named by the settings
 /// to mean the plain protocol. Without one it is the plain protocol.
 fn subprotocol(known: &[String], headers: &HeaderMap) -> (Variant, Option<HeaderValue>) {
     tokens(headers, &SEC_WEBSOCKET_PROTOCOL)
+        .filter(|offered| !offered.starts_with(TOKEN_PREFIX))
         .find_map(|offered| {
             let variant = match Variant::from_subprotocol(offered) {
                 None if known.iter().any(|name| name == offered) => Variant::Plain,

@@ -6,12 +6,14 @@
 //! come in one burst. What a late hook answers to a client that has gone is dropped. A login is bounded
 //! by the session's deadline for it.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use signal_core::close::CloseCode;
-use signal_core::id::ClientId;
 use signal_core::message::json_string;
+use signal_core::redis::Secret;
+use signal_core::room;
 use signal_core::v1::{ErrorCode, Outgoing, Variant};
 use tokio::time::Instant;
 use tracing::{debug, error};
@@ -46,6 +48,12 @@ impl State {
             state.counters.login_time.observe(began.elapsed());
             state.authenticated(slot, outcome, credentials, id);
         });
+    }
+
+    /// A client brought a token with its upgrade: as if it had sent `authenticate` with that.
+    pub(super) fn authenticate_by_token(&mut self, slot: Slot, token: &Secret) {
+        let data = format!("{{\"token\":{}}}", json_string(token.expose()));
+        self.authenticate(slot, Some(&data), None);
     }
 
     /// Goes on with what a future brings: at once if it is ready, else when it is, if the client is
@@ -157,6 +165,7 @@ impl State {
         id: RequestId,
     ) {
         let Grant { user_id, rooms, join, metadata, expires } = grant;
+        let join = self.assignable(join);
         let session = self.session(slot);
         session.user = user_id.map(Into::into);
         session.in_own_room = true;
@@ -231,11 +240,29 @@ impl State {
         if let Some(metadata) = grant.metadata {
             details.metadata = Some(metadata.into());
         }
+        // What is not assigned any more counts as asked for, and is left if it is not allowed.
+        let assigned = self.assignable(grant.join);
+        for room in &assigned {
+            self.enter_group(slot, GroupKind::Room, room);
+        }
+        self.session(slot).details().assigned = assigned;
         self.set_expiry(slot, grant.expires);
         self.arm(slot);
         let expires = self.session(slot).details().expires;
         let data = expires.map_or("{}".to_owned(), |expires| format!("{{\"expires\":{expires}}}"));
         self.acknowledge(slot, id, &data);
+    }
+
+    /// Those of the rooms that credentials may put a client into: with a name that could be asked for,
+    /// which is no other client's own, and no more than a client may be in. Others are denied.
+    fn assignable(&mut self, mut rooms: Vec<String>) -> Vec<String> {
+        let mut seen = HashSet::new();
+        rooms.retain(|room| seen.insert(room.clone()));
+        let count = rooms.len();
+        rooms.retain(|room| room::validate_requested(room).is_ok());
+        rooms.truncate(self.shared.config.max_rooms);
+        self.counters.joins_denied += (count - rooms.len()) as u64;
+        rooms
     }
 
     /// The default rooms, those that the credentials assign, and the user's group.
@@ -244,9 +271,7 @@ impl State {
         let shared = self.shared.clone();
         let assigned = self.session(slot).details.as_ref().map(|details| details.assigned.clone());
         let assigned = assigned.unwrap_or_default();
-        // Credentials too can put nobody into another client's own room, or into one without a name.
-        let is_room = |room: &&String| !room.is_empty() && ClientId::parse(room).is_none();
-        let rooms = shared.config.default_rooms.iter().chain(assigned.iter().filter(is_room));
+        let rooms = shared.config.default_rooms.iter().chain(&assigned);
         let groups = rooms.map(|room| (GroupKind::Room, room.as_str()));
         let user = self.session(slot).user.clone().filter(|user| !user.is_empty());
         for (kind, name) in groups.chain(user.as_deref().map(|user| (GroupKind::User, user))) {

@@ -39,7 +39,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use signal_core::close::CloseCode;
 use signal_core::id::ClientId;
-use signal_core::redis::{PubSub, RedisMode};
+use signal_core::redis::{PubSub, RedisMode, Secret};
 use signal_core::v1::{To, Variant};
 use slab::Slab;
 use tokio::sync::oneshot;
@@ -264,9 +264,16 @@ impl Worker {
         self: &Rc<Self>,
         stream: tokio::net::TcpStream,
         variant: Variant,
+        token: Option<&Secret>,
         early: &mut [u8],
     ) {
-        let slot = self.turn(|state| state.open(stream, variant));
+        let slot = self.turn(|state| {
+            let slot = state.open(stream, variant);
+            if let Some(token) = token {
+                state.authenticate_by_token(slot, token);
+            }
+            slot
+        });
         let ended = self.turn(|state| state.receive(slot, early).is_break());
         if ended {
             self.turn(|state| state.finish(slot));
