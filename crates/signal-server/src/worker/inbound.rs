@@ -30,6 +30,10 @@ use crate::hooks::{AuthError, BoxFuture, Credentials, Grant, HookError, Message,
 /// Requests that may wait for a hook before the connection is not read any further.
 const INBOX_MESSAGES_MAX: usize = 64;
 
+/// A join may name this many times the rooms that a client may be in; those beyond are denied unasked,
+/// since each name may be held against hundreds of patterns.
+const ROOMS_ASKED_FACTOR: usize = 8;
+
 /// Requests that wait for a hook of their connection.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
@@ -306,8 +310,13 @@ impl State {
     /// Those of the rooms that a policy may be asked for, and the others.
     fn askable(&mut self, slot: Slot, rooms: Vec<String>) -> (Vec<String>, Vec<String>) {
         let client = self.session(slot).client;
+        let mut left = self.shared.config.max_rooms.saturating_mul(ROOMS_ASKED_FACTOR);
         rooms.into_iter().partition(|room| {
-            room::validate_requested(room).is_ok() || ClientId::parse(room) == Some(client)
+            let is_room =
+                room::validate_requested(room).is_ok() || ClientId::parse(room) == Some(client);
+            let is_asked = is_room && left > 0;
+            left -= usize::from(is_asked);
+            is_asked
         })
     }
 
