@@ -282,3 +282,71 @@ impl fmt::Debug for KeySet {
         formatter.debug_struct("KeySet").field("keys", &self.0.len()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A key of RFC 8037, under this name.
+    fn key(id: usize) -> String {
+        format!(
+            r#"{{"kty":"OKP","crv":"Ed25519","kid":"{id}","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}}"#
+        )
+    }
+
+    fn set(keys: &[String]) -> String {
+        format!(r#"{{"keys":[{}]}}"#, keys.join(","))
+    }
+
+    #[test]
+    fn what_is_passed_over_in_a_set() {
+        for other in [
+            r#"{"kty":"oct","k":"c2VjcmV0"}"#,
+            r#"{"kty":"oct","k":"c2VjcmV0","alg":"EdDSA","crv":"Ed25519","x":"11qY"}"#,
+            r#"{"kty":"OKP","crv":"X25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#,
+            r#"{"kty":"OKP","crv":"Ed25519","x":"11qY"}"#,
+            r#"{"kty":"EC","crv":"P-256","x":"AA","y":"AA"}"#,
+            r#"{"kty":"RSA","n":"AQAB","e":"AQAB"}"#,
+            r#"{"kty":7}"#,
+            "{}",
+            "7",
+            "null",
+            "[[[]]]",
+        ] {
+            let read = KeySet::from_jwks(set(&[other.to_owned(), key(1)]).as_bytes()).unwrap();
+            assert_eq!(read.len(), 1, "{other}");
+            let alone = KeySet::from_jwks(set(&[other.to_owned()]).as_bytes());
+            assert!(matches!(alone, Err(KeyError::Empty)), "{other}");
+        }
+        for other in ["\"alg\":\"HS256\"", "\"alg\":\"none\"", "\"use\":\"enc\"", "\"key_ops\":[]"]
+        {
+            let key = key(1).replace("{\"kty\"", &format!("{{{other},\"kty\""));
+            assert!(KeySet::from_jwks(set(&[key]).as_bytes()).is_err(), "{other}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_set() {
+        for text in ["", "garbage", "{}", "[]", r#"{"keys":{}}"#, &"[".repeat(100_000)] {
+            let read = KeySet::from_jwks(text.as_bytes());
+            assert!(matches!(read, Err(KeyError::NoKeySet(_))), "{text:.20}");
+        }
+        let keys = |count| set(&(0..count).map(key).collect::<Vec<_>>());
+        assert_eq!(KeySet::from_jwks(keys(64).as_bytes()).unwrap().len(), 64);
+        assert!(matches!(KeySet::from_jwks(keys(65).as_bytes()), Err(KeyError::TooMany(64))));
+    }
+
+    #[test]
+    fn a_token_is_tried_with_few_keys() {
+        let keys: Vec<String> = (0..64).map(key).collect();
+        let set = KeySet::from_jwks(set(&keys).as_bytes()).unwrap();
+        let mut header = Header::new(Algorithm::EdDSA);
+        assert_eq!(set.candidates(&header).count(), ATTEMPTS_MAX);
+        header.kid = Some("40".to_owned());
+        assert_eq!(set.candidates(&header).count(), 1);
+        header.kid = Some("64".to_owned());
+        assert_eq!(set.candidates(&header).count(), 0);
+        header.alg = Algorithm::HS256;
+        assert_eq!(set.candidates(&header).count(), 0);
+    }
+}

@@ -6,10 +6,12 @@
 
 pub mod cluster;
 pub mod http;
+pub mod keys;
 pub mod proxy;
 pub mod redis;
 pub mod socket;
 pub mod traffic;
+pub mod web;
 
 use std::future::Future;
 use std::net::SocketAddr;

@@ -99,7 +99,7 @@ impl Socket {
     }
 
     /// Sends a request's head and reads the answer's.
-    pub async fn open(address: SocketAddr, request: &str) -> (Self, String) {
+    pub async fn open(address: SocketAddr, request: impl AsRef<[u8]>) -> (Self, String) {
         let stream = within("a connection", TcpStream::connect(address)).await.expect("it listens");
         let mut socket = Self {
             stream,
@@ -108,7 +108,7 @@ impl Socket {
             id: String::new(),
             markers: 0,
         };
-        socket.send_raw(request.as_bytes()).await;
+        socket.send_raw(request.as_ref()).await;
         let head = within("an answer", async {
             loop {
                 if let Some(end) = socket.buffer.windows(4).position(|four| four == b"\r\n\r\n") {
