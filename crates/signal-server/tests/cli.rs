@@ -4,17 +4,13 @@
 
 mod support;
 
-use std::net::SocketAddr;
-use std::process::{Output, Stdio};
-
-use serde_json::{Value, json};
+use serde_json::json;
 use signal_core::redis::Secret;
 use signal_server::config::{Auth, JwtSettings, KeySource};
 use support::http::get_json;
-use support::{Edge, Frame, Redis, Socket, config, within};
-use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use support::process::{Process, failure, printed, run};
+use support::{Edge, Frame, Redis, Socket, config};
 use tokio::net::TcpListener;
-use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 
 const SECRET: &str = "a secret of some length, for tests only";
 
@@ -26,93 +22,6 @@ const DEV: [(&str, &str); 5] = [
     ("SIGNAL_WORKERS", "1"),
     ("SIGNAL_DRAIN_DELAY", "0s"),
 ];
-
-/// The binary, with these variables and no others.
-fn signal(arguments: &[&str], variables: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_signal"));
-    command
-        .args(arguments)
-        .env_clear()
-        .envs(variables.iter().copied())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
-    command
-}
-
-async fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
-    within("the end", signal(arguments, variables).output()).await.expect("it runs")
-}
-
-/// Runs what has to fail; returns how it ended and the one sentence it said.
-async fn failure(arguments: &[&str], variables: &[(&str, &str)]) -> (i32, String) {
-    let output = run(arguments, variables).await;
-    assert!(output.stdout.is_empty(), "it failed, and printed a result");
-    let said = String::from_utf8(output.stderr).expect("text");
-    assert_eq!(said.matches('\n').count(), 1, "one line: {said}");
-    let sentence = said.trim_end().strip_prefix("signal: ").expect("the program's name");
-    (output.status.code().expect("an exit code"), sentence.to_owned())
-}
-
-/// Runs what has to work; returns what it printed.
-async fn printed(arguments: &[&str], variables: &[(&str, &str)]) -> String {
-    let output = run(arguments, variables).await;
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!((output.status.code(), &*said), (Some(0), ""), "{arguments:?}");
-    String::from_utf8(output.stdout).expect("text")
-}
-
-/// A running `signal`, and its lines.
-struct Process {
-    child: Child,
-    out: Lines<BufReader<ChildStdout>>,
-    logs: Lines<BufReader<ChildStderr>>,
-}
-
-// === impl Process ===
-
-impl Process {
-    fn start(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
-        let mut child = signal(arguments, variables).spawn().expect("it starts");
-        let out = BufReader::new(child.stdout.take().expect("it is piped")).lines();
-        let logs = BufReader::new(child.stderr.take().expect("it is piped")).lines();
-        Self { child, out, logs }
-    }
-
-    /// The next line on standard output.
-    async fn line(&mut self) -> Option<String> {
-        within("a line", self.out.next_line()).await.expect("text")
-    }
-
-    /// The fields of the next log line with this message.
-    async fn logged(&mut self, message: &str) -> Value {
-        loop {
-            let line = within(message, self.logs.next_line()).await.expect("text");
-            let line = line.unwrap_or_else(|| panic!("it ended without saying {message:?}"));
-            let mut line: Value = serde_json::from_str(&line).expect("a log line is JSON");
-            if line["fields"]["message"] == message {
-                return line["fields"].take();
-            }
-        }
-    }
-
-    /// Waits until it listens; returns where.
-    async fn listening(&mut self) -> SocketAddr {
-        let fields = self.logged("listening").await;
-        fields["address"].as_str().expect("an address").parse().expect("an address")
-    }
-
-    async fn kill(&self, name: &str) {
-        let id = self.child.id().expect("it runs").to_string();
-        let killed = Command::new("kill").args([name, &id]).status().await;
-        assert!(killed.expect("kill runs").success());
-    }
-
-    async fn exit_code(&mut self) -> Option<i32> {
-        within("the end", self.child.wait()).await.expect("it ends").code()
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_settings_are_told_in_one_sentence() {

@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
@@ -14,6 +14,7 @@ use support::http::request;
 use support::keys::{SigningKey, header, jwks, signed_with_secret};
 use support::web::{Reply, Web};
 use support::{Edge, Socket, config, until};
+use tokio::time::Instant;
 
 fn with_set(web: &Web) -> Config {
     let mut config = config();
@@ -92,7 +93,7 @@ async fn keys_of_a_set_are_for_what_the_set_says() {
     ))
     .await;
     let edge = Edge::with(with_set(&web)).await;
-    // The first login may come before the keys, and waits for them.
+    edge.ready().await;
     accepted(&edge, &rsa.token(&header(Algorithm::PS256, Some("rsa-pss")), &claims())).await;
     assert_eq!(metric(&edge, "signal_jwt_keys ").await, 5);
     for (key, algorithm, id) in [
@@ -162,8 +163,8 @@ async fn a_rotated_key_works_at_once_and_nobody_can_make_an_edge_ask_more_often(
         socket.end().await;
     }
     // One for each five seconds that have passed, and the first.
-    let allowed = 2 + began.elapsed().as_secs() / 5;
     let asked = web.asked().len() as u64;
+    let allowed = 2 + began.elapsed().as_secs() / 5;
     assert!((3..=allowed).contains(&asked), "{asked} of {allowed}");
     assert_eq!(metric(&edge, "signal_jwks_fetches_total{result=\"ok\"}").await, asked);
     edge.is_empty().await;
@@ -177,9 +178,10 @@ async fn keeps_the_last_good_set(bad: impl FnOnce(&str) -> Reply) {
     let web = Web::start(Reply::Answer(200, good.clone())).await;
     let edge = Edge::with(with_set(&web)).await;
     let token = key.token(&header(Algorithm::EdDSA, Some("k")), &claims());
+    // The first login may come before the keys, and waits for them.
     accepted(&edge, &token).await;
     web.answers(bad(&good));
-    edge.handle.reload().unwrap();
+    edge.handle.reload().expect("there are no files");
     until("the fetch fails", async || {
         metric(&edge, "signal_jwks_fetches_total{result=\"failed\"}").await > 0
     })

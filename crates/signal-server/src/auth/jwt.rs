@@ -98,9 +98,8 @@ impl JwtAuthenticator {
         issuer: Option<&str>,
         audience: Option<&str>,
     ) -> Self {
-        let mut validation = Validation::default();
-        validation.leeway = LEEWAY.as_secs();
-        validation.validate_nbf = true;
+        let mut validation =
+            Validation { leeway: LEEWAY.as_secs(), validate_nbf: true, ..Validation::default() };
         let mut required = vec!["exp"];
         if let Some(issuer) = issuer {
             validation.set_issuer(&[issuer]);

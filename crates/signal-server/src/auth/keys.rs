@@ -18,9 +18,9 @@ use serde_json::value::RawValue;
 /// The shortest secret for HS256 that is worth anything (RFC 7518 §3.2 asks for 256 bits).
 pub(crate) const SECRET_BYTES_MIN: usize = 32;
 
-/// The shortest secrets for HS384 and HS512, by the same section: as long as the hash.
-const SECRET_BYTES_MIN_384: usize = 48;
-const SECRET_BYTES_MIN_512: usize = 64;
+/// What a secret is for, and from how many bytes on, by the same section: as long as the hash.
+const HMAC: [(Algorithm, usize); 3] =
+    [(Algorithm::HS256, SECRET_BYTES_MIN), (Algorithm::HS384, 48), (Algorithm::HS512, 64)];
 
 /// Bytes of the smallest modulus of RSA: 2048 bits (RFC 7518 §3.3).
 const RSA_BYTES_MIN: usize = 256;
@@ -111,13 +111,15 @@ enum Material {
 
 impl Key {
     fn secret(secret: &[u8]) -> Result<Self, KeyError> {
-        let algorithms: &[Algorithm] = match secret.len() {
-            ..SECRET_BYTES_MIN => return Err(KeyError::ShortSecret),
-            ..SECRET_BYTES_MIN_384 => &[Algorithm::HS256],
-            ..SECRET_BYTES_MIN_512 => &[Algorithm::HS256, Algorithm::HS384],
-            _ => &[Algorithm::HS256, Algorithm::HS384, Algorithm::HS512],
-        };
-        Ok(Self::new(algorithms, DecodingKey::from_secret(secret)))
+        let algorithms: Vec<Algorithm> = HMAC
+            .iter()
+            .filter(|(_, bytes_min)| secret.len() >= *bytes_min)
+            .map(|(algorithm, _)| *algorithm)
+            .collect();
+        match algorithms.is_empty() {
+            true => Err(KeyError::ShortSecret),
+            false => Ok(Self::new(&algorithms, DecodingKey::from_secret(secret))),
+        }
     }
 
     fn new(algorithms: &[Algorithm], decoding: DecodingKey) -> Self {

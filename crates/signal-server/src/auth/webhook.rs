@@ -152,9 +152,12 @@ impl Asking {
             Ok(None) => Outcome::Rejected,
             Err(WebhookError::Busy) => Outcome::Busy,
             Err(WebhookError::Timeout) => Outcome::Timeout,
-            Err(WebhookError::Client(ClientError::TooLarge(_))) => Outcome::Unusable,
+            Err(
+                WebhookError::Client(ClientError::TooLarge(_))
+                | WebhookError::Status(_)
+                | WebhookError::Answer(_),
+            ) => Outcome::Unusable,
             Err(WebhookError::Client(_)) => Outcome::Unreachable,
-            Err(WebhookError::Status(_) | WebhookError::Answer(_)) => Outcome::Unusable,
         });
         match answer {
             Ok(Some(grant)) => Ok(grant),

@@ -152,12 +152,11 @@ impl Default for Auth {
 }
 
 fn webhook(values: &Values) -> Result<WebhookSettings, ConfigError> {
-    let Some(url) = values.read("SIGNAL_AUTH_WEBHOOK_URL", None, |text| text.parse().map(Some))?
-    else {
-        return Err(ConfigError::Conflict(
-            "SIGNAL_AUTH is \"webhook\" and needs SIGNAL_AUTH_WEBHOOK_URL".to_owned(),
-        ));
-    };
+    let url = values.get("SIGNAL_AUTH_WEBHOOK_URL").ok_or_else(|| {
+        let problem = "SIGNAL_AUTH is \"webhook\" and needs SIGNAL_AUTH_WEBHOOK_URL";
+        ConfigError::Conflict(problem.to_owned())
+    })?;
+    let url = read_url("SIGNAL_AUTH_WEBHOOK_URL", url)?;
     let default = Duration::from_secs(5);
     let timeout = values.read("SIGNAL_AUTH_WEBHOOK_TIMEOUT", default, |text| {
         let timeout = parse::duration(text)?;
@@ -165,6 +164,14 @@ fn webhook(values: &Values) -> Result<WebhookSettings, ConfigError> {
         is_allowed.then_some(timeout).ok_or_else(|| "a positive duration up to 1m".to_owned())
     })?;
     Ok(WebhookSettings { url, timeout })
+}
+
+fn read_url(name: &'static str, text: &str) -> Result<HttpUrl, ConfigError> {
+    text.parse().map_err(|allowed| {
+        // Before an @ may be a password.
+        let value = if text.contains('@') { "***" } else { text }.to_owned();
+        ConfigError::Value { name, value, allowed }
+    })
 }
 
 // === impl KeySource ===
@@ -181,14 +188,7 @@ impl KeySource {
         Ok(match first {
             Some(("SIGNAL_JWT_SECRET_FILE", path)) => Self::SecretFile(path.into()),
             Some(("SIGNAL_JWT_PUBLIC_KEY_FILE", path)) => Self::PublicKeyFile(path.into()),
-            Some(("SIGNAL_JWT_JWKS_URL", text)) => {
-                let allowed = |allowed| ConfigError::Value {
-                    name: "SIGNAL_JWT_JWKS_URL",
-                    value: text.to_owned(),
-                    allowed,
-                };
-                Self::Jwks(text.parse().map_err(allowed)?)
-            }
+            Some((name @ "SIGNAL_JWT_JWKS_URL", text)) => Self::Jwks(read_url(name, text)?),
             Some((_, secret)) => Self::Secret(Secret::new(secret)),
             None => Self::Secret(Secret::new("")),
         })
@@ -235,6 +235,7 @@ fn load_file(
     parse: fn(&str) -> Result<KeySet, KeyError>,
 ) -> Result<KeySet, ConfigError> {
     parse(&read(name, path)?).map_err(|problem| {
+        let path = path.display().to_string();
         ConfigError::Conflict(format!("{name} names {path:?}, which is no good: {problem}"))
     })
 }
@@ -298,7 +299,7 @@ impl FromStr for HttpUrl {
             return Err(allowed());
         }
         let port = authority.port_u16().unwrap_or(port);
-        Ok(Self { host, port, is_tls, uri })
+        Ok(Self { uri, host, port, is_tls })
     }
 }
 

@@ -134,7 +134,7 @@ impl Client {
             let is_reused = idle.is_some();
             let mut sender = match idle {
                 Some(sender) => sender,
-                None => self.connect().await?,
+                None => Box::pin(self.connect()).await?,
             };
             match sender.try_send_request(request).await {
                 Ok(response) => {
@@ -180,7 +180,7 @@ impl Client {
             None => speak(stream).await,
             Some((connector, name)) => {
                 let stream = connector.connect(name.clone(), stream).await;
-                speak(stream.map_err(ClientError::Connect)?).await
+                Box::pin(speak(stream.map_err(ClientError::Connect)?)).await
             }
         }
     }

@@ -7,6 +7,7 @@
 pub mod cluster;
 pub mod http;
 pub mod keys;
+pub mod process;
 pub mod proxy;
 pub mod redis;
 pub mod socket;
