@@ -22,7 +22,7 @@ async fn connect(edge: &Edge, data: &Value) -> Socket {
     let mut socket = Socket::connect_as(edge.address, "signal.v1.json").await;
     socket.send(&json!({ "event": "authenticate", "data": data })).await;
     let connected = socket.event("connected").await;
-    connected["id"].as_str().unwrap().clone_into(&mut socket.id);
+    connected["id"].as_str().expect("an id").clone_into(&mut socket.id);
     socket
 }
 
@@ -33,12 +33,12 @@ async fn refresh(socket: &mut Socket, data: &Value) -> (String, Value) {
 /// Which of these rooms a client hears.
 async fn heard(edge: &Edge, socket: &mut Socket, rooms: &[&str]) -> Vec<Value> {
     for room in rooms {
-        edge.handle.send_to_room(room, "e", room).await.unwrap();
+        edge.handle.send_to_room(room, "e", room).await.expect("it is published");
     }
     let mut heard = Vec::new();
     for frame in socket.settled(&edge.handle).await {
         let support::Frame::Text(text) = frame else { panic!("{frame:?}") };
-        let mut message: Value = serde_json::from_str(&text).unwrap();
+        let mut message: Value = serde_json::from_str(&text).expect("JSON");
         assert_eq!(message["event"], "e", "{text}");
         heard.push(message["data"].take());
     }
