@@ -7,10 +7,12 @@
 //! by the session's deadline for it.
 
 use std::collections::HashSet;
+use std::error::Error as StdError;
 use std::fmt::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use signal_core::close::CloseCode;
+use signal_core::id::ClientId;
 use signal_core::message::json_string;
 use signal_core::redis::Secret;
 use signal_core::room;
@@ -101,8 +103,7 @@ impl State {
                 return self.refuse(slot, &id, error, CloseCode::AuthenticationFailed);
             }
             Err(AuthError::Failed(source)) => {
-                error!(%client, error = %source, "authenticator failed");
-                self.counters.logins_failed += 1;
+                self.authenticator_failed(client, &source);
                 let error = Some(ErrorCode::AuthenticationError);
                 return self.refuse(slot, &id, error, CloseCode::AuthenticationFailed);
             }
@@ -146,6 +147,17 @@ impl State {
                 let error = Some(ErrorCode::AuthenticationError);
                 self.refuse(slot, &id, error, CloseCode::AuthenticationFailed);
             }
+        }
+    }
+
+    /// Nobody could tell whether credentials are good. The first time is logged, then each power of two
+    /// and each thousandth: a service that is down must not fill the log.
+    fn authenticator_failed(&mut self, client: ClientId, source: &HookError) {
+        self.counters.logins_failed += 1;
+        let count = self.counters.logins_failed;
+        if count.is_power_of_two() || count.is_multiple_of(1000) {
+            let error: &(dyn StdError + 'static) = &**source;
+            error!(%client, error, count, "authenticator failed");
         }
     }
 
@@ -230,8 +242,8 @@ impl State {
                 return self.fail(slot, id, ErrorCode::AuthenticationFailed);
             }
             Err(AuthError::Failed(source)) => {
-                error!(error = %source, "authenticator failed");
-                self.counters.logins_failed += 1;
+                let client = session.client;
+                self.authenticator_failed(client, &source);
                 return self.fail(slot, id, ErrorCode::AuthenticationError);
             }
         };

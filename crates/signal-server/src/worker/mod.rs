@@ -267,13 +267,7 @@ impl Worker {
         token: Option<&Secret>,
         early: &mut [u8],
     ) {
-        let slot = self.turn(|state| {
-            let slot = state.open(stream, variant);
-            if let Some(token) = token {
-                state.authenticate_by_token(slot, token);
-            }
-            slot
-        });
+        let slot = self.turn(|state| state.open(stream, variant, token));
         let ended = self.turn(|state| state.receive(slot, early).is_break());
         if ended {
             self.turn(|state| state.finish(slot));

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use signal_core::close::CloseCode;
 use signal_core::id::ClientId;
+use signal_core::redis::Secret;
 use signal_core::v1::Variant;
 use tokio::net::TcpStream;
 use tracing::info;
@@ -177,8 +178,13 @@ impl Session {
 // === impl State ===
 
 impl State {
-    /// Takes a new connection in.
-    pub(super) fn open(&mut self, stream: TcpStream, variant: Variant) -> Slot {
+    /// Takes a new connection in; with a token it logs in at once.
+    pub(super) fn open(
+        &mut self,
+        stream: TcpStream,
+        variant: Variant,
+        token: Option<&Secret>,
+    ) -> Slot {
         let now = self.now();
         let entry = self.sessions.vacant_entry();
         let slot = Slot(u32::try_from(entry.key()).expect("slots have 28 bits"));
@@ -221,6 +227,9 @@ impl State {
         self.counters.opened += 1;
         self.note_connection_count();
         self.arm(slot);
+        if let Some(token) = token {
+            self.authenticate_by_token(slot, token);
+        }
         slot
     }
 
