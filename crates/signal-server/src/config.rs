@@ -5,6 +5,7 @@
 //! environment. A value that is not allowed is one sentence that names the variable and what is; an
 //! unknown `SIGNAL_*` variable is an error too, since a misspelt limit is no limit.
 
+mod network;
 mod parse;
 mod table;
 
@@ -16,6 +17,7 @@ use std::time::Duration;
 use signal_core::limits;
 use signal_core::redis::{RedisMode, RedisSettings, Secret, SettingError};
 
+pub use self::network::{Network, NetworkError};
 pub use self::table::{SETTINGS, Setting};
 
 use self::parse::{address, bytes, duration, list, number};
@@ -68,6 +70,14 @@ pub struct Config {
     pub max_rooms: usize,
     /// Connections.
     pub max_connections: usize,
+    /// Connections that have not logged in.
+    pub max_unauthenticated: usize,
+    /// Those of one address; 0 for no such limit.
+    pub max_unauthenticated_per_address: usize,
+    /// Upgrades per second, with a burst of one second; 0 for no such limit.
+    pub accept_rate: u32,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<Network>,
     /// Age at which connections are closed (4102) to spread them anew; `None` for never.
     pub max_connection_age: Option<Duration>,
     /// Messages per second and connection.
@@ -274,6 +284,10 @@ impl Default for Config {
             max_bus_message: limits::BUS_MESSAGE_BYTES_MAX,
             max_rooms: limits::ROOMS_PER_CONNECTION_MAX,
             max_connections: connections_default(),
+            max_unauthenticated: limits::UNAUTHENTICATED_MAX,
+            max_unauthenticated_per_address: 0,
+            accept_rate: 0,
+            trusted_proxies: Vec::new(),
             max_connection_age: None,
             message_rate: 200,
             message_burst: 1000,
@@ -332,6 +346,19 @@ impl Config {
                 default.max_connections,
                 |text| number(text, 1, 1 << 28),
             )?,
+            max_unauthenticated: values.read(
+                "SIGNAL_MAX_UNAUTHENTICATED",
+                default.max_unauthenticated,
+                |text| number(text, 1, 1 << 28),
+            )?,
+            max_unauthenticated_per_address: values.read(
+                "SIGNAL_MAX_UNAUTHENTICATED_PER_ADDRESS",
+                default.max_unauthenticated_per_address,
+                |text| number(text, 0, 1 << 28),
+            )?,
+            accept_rate: values
+                .read("SIGNAL_ACCEPT_RATE", default.accept_rate, |text| number(text, 0, 1 << 24))?,
+            trusted_proxies: values.read("SIGNAL_TRUSTED_PROXIES", Vec::new(), parse::networks)?,
             max_connection_age: values.read(
                 "SIGNAL_MAX_CONNECTION_AGE",
                 default.max_connection_age,
@@ -424,16 +451,6 @@ impl Config {
             Auth::Jwt { .. } => "jwt",
             Auth::InsecureDev => "insecure-dev",
         }
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "at most 2^24, which is exact")]
-    pub(crate) fn message_rate_f32(&self) -> f32 {
-        self.message_rate as f32
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "at most 2^24, which is exact")]
-    pub(crate) fn message_burst_f32(&self) -> f32 {
-        self.message_burst as f32
     }
 }
 

@@ -148,6 +148,8 @@ pub struct Counts {
     pub channels_confirmed: usize,
     /// Groups in the directory of workers; none with a single worker.
     pub directory: usize,
+    /// Connections that have not logged in, those that are no WebSockets yet included.
+    pub unauthenticated: usize,
     /// Memberships of rooms, a client's own left out.
     pub memberships: u64,
     /// Bytes waiting for slow consumers.
@@ -247,6 +249,7 @@ impl Counts {
             && self.elsewhere == 0
             && self.waiting == 0
             && self.directory == 0
+            && self.unauthenticated == 0
             && self.outbox_bytes == 0
     }
 

@@ -239,6 +239,7 @@ impl SignalHandle {
             counts.add(&answer.await.map_err(|_| SendError::Ended)?);
         }
         counts.directory = self.shared.directory.len();
+        counts.unauthenticated = self.shared.gate.unauthenticated();
         Ok(counts)
     }
 

@@ -24,7 +24,7 @@
 //! The modules, in the way of the data; ARCHITECTURE.md has the whole picture:
 //!
 //! - [`config`]: what an operator may set;
-//! - `server`: listeners, worker threads, what they share; drain;
+//! - `server`, `gate`: listeners, worker threads, what they share; who gets a place; drain;
 //! - `http`: from an accepted socket to a WebSocket, and everything else on the ports;
 //! - `worker`: one core's connections, rooms and fan-out;
 //! - [`ws`]: frames, parser and outbox, as pure machines;
@@ -36,6 +36,7 @@ pub mod auth;
 mod bus;
 pub mod config;
 pub mod counts;
+mod gate;
 pub mod handle;
 pub mod hooks;
 mod http;

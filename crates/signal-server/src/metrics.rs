@@ -77,7 +77,7 @@ fn labelled(page: &mut Page, shared: &Shared, counts: &Counts) {
         }
     }
     let refused = Refusal::ALL.into_iter().zip(shared.refused.get());
-    page.family("signal_refused_total", "counter", "upgrades refused", "reason", refused);
+    page.family("signal_refused_total", "counter", "connections refused", "reason", refused);
     let logins = [
         ("accepted", counters.logins),
         ("rejected", counters.logins_rejected),
@@ -138,6 +138,12 @@ fn single(page: &mut Page, shared: &Shared, counts: &Counts) {
             shared.publisher.record_failures(),
         ),
         ("signal_bus_connects_total", "counter", "bus links (re)connected", counters.bus_connects),
+        (
+            "signal_unauthenticated",
+            "gauge",
+            "connections not logged in, or no WebSockets yet",
+            counts.unauthenticated as u64,
+        ),
         ("signal_memberships", "gauge", "memberships of rooms", counts.memberships),
         ("signal_rooms", "gauge", "rooms with members, per worker", counts.rooms),
         ("signal_users", "gauge", "users with connections, per worker", counts.users),

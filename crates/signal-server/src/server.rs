@@ -23,11 +23,13 @@ use crate::auth::InsecureDev;
 use crate::auth::jwt::JwtAuthenticator;
 use crate::bus::{LinkStatuses, Publisher, redis};
 use crate::config::{Auth, Config, ConfigError};
+use crate::gate::{Admission, Gate, SPARE_PLACES};
 use crate::handle::SignalHandle;
 use crate::hooks::{
     Authenticator, ConnectHook, DisconnectHook, Handshake, Hooks, MessageHandler,
     OutboundTransformer, RoomPolicy, erase,
 };
+use crate::http;
 use crate::tally::{Allowance, Tally};
 pub(crate) use crate::tally::{PublishCase, PublishResult, Refusal};
 use crate::worker::directory::{Directory, WORKERS_MAX, WorkerId};
@@ -93,6 +95,14 @@ pub enum SignalError {
     Worker(#[source] io::Error),
 }
 
+/// A connection that has been accepted, on its way to a worker.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) stream: std::net::TcpStream,
+    pub(crate) address: SocketAddr,
+    pub(crate) admission: Box<Admission>,
+}
+
 /// Which edge this is.
 #[derive(Debug)]
 pub(crate) struct Instance {
@@ -128,9 +138,11 @@ pub(crate) struct Shared {
     pub(crate) refusing: AtomicBool,
     /// Notified when a worker has panicked, or could not start.
     pub(crate) failed: Notify,
+    /// The places of connections that have not logged in.
+    pub(crate) gate: Arc<Gate>,
     /// TCP connections accepted.
     pub(crate) accepted: AtomicU64,
-    /// Upgrades refused, by reason.
+    /// Connections refused, by reason.
     pub(crate) refused: Tally<{ Refusal::ALL.len() }>,
     /// Publishes of this edge, by kind and result.
     pub(crate) published: Tally<{ PublishCase::COUNT }>,
@@ -290,7 +302,7 @@ impl Signal {
         let admin = self
             .admin
             .take()
-            .map(|admin| tokio::spawn(crate::http::admin::serve(self.shared.clone(), admin)));
+            .map(|admin| tokio::spawn(http::admin::serve(self.shared.clone(), admin)));
         let outcome = tokio::select! {
             () = async { self.until_asked(shutdown).await; self.drain().await } => Ok(()),
             () = self.shared.failed.notified() => Err(SignalError::WorkerFailed),
@@ -412,6 +424,7 @@ impl Shared {
             (Some(redis::Access::new(redis_settings)?), Publisher::Redis(publisher))
         };
         Ok(Self {
+            gate: Arc::new(Gate::new(&config)),
             config,
             hooks,
             instance: Instance { tag, name },
@@ -449,12 +462,32 @@ impl Shared {
         self.connection_count() >= self.config.max_connections
     }
 
+    /// A place for a connection that comes from this address.
+    fn admit(&self, address: SocketAddr) -> Result<Box<Admission>, Refusal> {
+        let sockets: usize = self.sockets.iter().map(|count| count.load(Ordering::Relaxed)).sum();
+        if sockets >= self.config.max_connections.saturating_add(SPARE_PLACES) {
+            return Err(Refusal::Cap);
+        }
+        // A proxy's connection is counted when it has said whose it is.
+        let address = Some(address.ip())
+            .filter(|address| !http::is_trusted(&self.config.trusted_proxies, *address));
+        self.gate.admit(address).map(Box::new)
+    }
+
     fn hand_out(&self, stream: std::net::TcpStream, address: SocketAddr) {
+        self.accepted.fetch_add(1, Ordering::Relaxed);
         let prepared = stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true));
         if let Err(error) = prepared {
             debug!(%error, "a connection ended before it was served");
             return;
         }
+        let admission = match self.admit(address) {
+            Ok(admission) => admission,
+            Err(reason) => {
+                self.refused.count(reason);
+                return http::refuse(&stream);
+            }
+        };
         let (worker, _) = self
             .sockets
             .iter()
@@ -463,8 +496,7 @@ impl Shared {
             .min_by_key(|(_, count)| *count)
             .expect("there is a worker");
         self.sockets[worker].fetch_add(1, Ordering::Relaxed);
-        self.accepted.fetch_add(1, Ordering::Relaxed);
-        self.queues[worker].control(Command::Accept(stream, address));
+        self.queues[worker].control(Command::Accept(Accepted { stream, address, admission }));
     }
 
     /// A socket that was handed to a worker is closed.

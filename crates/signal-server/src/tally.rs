@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use signal_core::envelope::Kind;
 use tokio::time::Instant;
 
-/// Why an upgrade was refused.
-#[derive(Clone, Copy, Debug)]
+/// Why a connection was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
     /// No upgrade, or a malformed one.
     Malformed,
@@ -16,6 +16,16 @@ pub(crate) enum Refusal {
     Draining,
     /// At the connection cap.
     Cap,
+    /// Too many connections have not logged in yet.
+    Unauthenticated,
+    /// Too many of them are of one address.
+    PerAddress,
+    /// Too many upgrades in this second.
+    AcceptRate,
+    /// The request's head took too long.
+    TooSlow,
+    /// The request's head is too large.
+    HeadTooLarge,
 }
 
 /// What became of a publish.
@@ -50,7 +60,17 @@ pub(crate) struct Allowance {
 // === impl Refusal ===
 
 impl Refusal {
-    pub(crate) const ALL: [&str; 4] = ["malformed", "origin", "draining", "at_cap"];
+    pub(crate) const ALL: [&str; 9] = [
+        "malformed",
+        "origin",
+        "draining",
+        "at_cap",
+        "unauthenticated",
+        "per_address",
+        "accept_rate",
+        "too_slow",
+        "head_too_large",
+    ];
 }
 
 impl PublishResult {

@@ -21,7 +21,7 @@ use serde_json::value::RawValue;
 use signal_core::channel::Target;
 use tracing::{Instrument as _, debug, info_span, warn};
 
-use super::{Body, http_settings, inspect, json, respond_with, text};
+use super::{Body, HEAD_TIMEOUT, http_settings, inspect, json, respond_with, text};
 use crate::bus::PublishError;
 use crate::handle::{Publication, SendError, Sent};
 use crate::server::Shared;
@@ -77,7 +77,8 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
                 let shared = shared.clone();
                 async move { Ok::<_, Infallible>(Box::pin(respond(&shared, request)).await) }
             });
-            let connection = http_settings().serve_connection(TokioIo::new(stream), service);
+            let connection =
+                http_settings(HEAD_TIMEOUT).serve_connection(TokioIo::new(stream), service);
             if let Err(error) = connection.await {
                 debug!(%error, "a request on the admin port failed");
             }

@@ -6,31 +6,42 @@
 
 pub(crate) mod admin;
 mod assets;
+mod forwarded;
 mod health;
 mod inspect;
 mod upgrade;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::net::SocketAddr;
+use std::io::Write as _;
+use std::net::IpAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, HeaderValue,
+    REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use signal_core::v1::Variant;
-use tokio::io::AsyncWriteExt as _;
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tracing::debug;
 
-use crate::server::Shared;
+pub(crate) use self::forwarded::is_trusted;
+
+use crate::gate::Admission;
+use crate::server::{Accepted, Refusal, Shared};
 use crate::worker::Worker;
 
 /// Headers of a request.
@@ -42,28 +53,70 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Time to send a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Time for all requests of one connection, so that who does not read answers is cut too.
+const REQUESTS_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The same, for a connection that only has a spare place.
+const SPARE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Time to take the last word.
+const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Sent by hand, since hyper only closes a connection that is too slow.
 const TOO_SLOW: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
+/// Sent where there is no place even to read the request.
+const NO_PLACE: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\ncontent-length: 0\r\n\
+      connection: close\r\n\r\n";
+
+/// The content security policy of what is no page: it loads nothing, and stands in no frame.
+const NO_PAGE: &str = "default-src 'none'; frame-ancestors 'none'";
+
 pub(crate) type Body = Full<Bytes>;
 
-/// Serves a connection of the client port until it is done, or a WebSocket.
-pub(crate) async fn serve(worker: Rc<Worker>, stream: std::net::TcpStream, address: SocketAddr) {
-    let Some((stream, variant, mut early)) = serve_http(&worker, stream, address).await else {
-        worker.shared().give_back(worker.id());
-        return;
-    };
-    worker.open(stream, variant, &mut early);
+/// A connection that has become a WebSocket.
+pub(crate) struct Upgraded {
+    pub(crate) stream: TcpStream,
+    /// How its client wants frames.
+    pub(crate) variant: Variant,
+    /// What came behind the request.
+    pub(crate) early: Vec<u8>,
+    pub(crate) admission: Box<Admission>,
 }
 
-/// Serves requests; returns the socket, how its client wants frames, and what came behind the request,
-/// once it is upgraded.
-async fn serve_http(
-    worker: &Worker,
-    stream: std::net::TcpStream,
-    address: SocketAddr,
-) -> Option<(TcpStream, Variant, Vec<u8>)> {
+/// Who is at the other end, and the place that it holds.
+struct Peer {
+    address: IpAddr,
+    admission: RefCell<Box<Admission>>,
+}
+
+/// What came of a connection's requests.
+enum Requests<S> {
+    /// The last one was an upgrade.
+    Upgraded(S, Variant, Vec<u8>),
+    Done,
+}
+
+/// Refuses a connection for which there is no place: a word if it can be said at once, and a hard end,
+/// after which nothing is kept of it here or in the kernel.
+pub(crate) fn refuse(mut stream: &std::net::TcpStream) {
+    let _ = stream.write(NO_PLACE);
+    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}
+
+/// Serves a connection of the client port until it is done, or a WebSocket.
+pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
+    match serve_http(&worker, accepted).await {
+        Some(upgraded) => worker.open(upgraded),
+        None => worker.shared().give_back(worker.id()),
+    }
+}
+
+async fn serve_http(worker: &Worker, accepted: Accepted) -> Option<Upgraded> {
+    let Accepted { stream, address, admission } = accepted;
+    let peer = Peer { address: address.ip(), admission: RefCell::new(admission) };
     let stream = match TcpStream::from_std(stream) {
         Ok(stream) => stream,
         Err(error) => {
@@ -71,46 +124,112 @@ async fn serve_http(
             return None;
         }
     };
-    let upgraded = Cell::new(None);
-    let service = service_fn(|request: Request<Incoming>| {
-        let (response, variant) = respond(worker.shared(), &request);
-        upgraded.set(variant);
-        std::future::ready(Ok::<_, Infallible>(response))
-    });
-    let mut connection = http_settings().serve_connection(TokioIo::new(stream), service);
-    let outcome = poll_fn(|context| connection.poll_without_shutdown(context)).await;
-    let parts = connection.into_parts();
-    let mut stream = parts.io.into_inner();
-    if let (Some(variant), Ok(())) = (upgraded.get(), &outcome) {
-        // A copy: the buffer is a part of hyper's, which would stay with it.
-        return Some((stream, variant, parts.read_buf.to_vec()));
-    }
-    if let Err(error) = outcome {
-        debug!(%address, %error, "a request failed");
-        if error.is_timeout() {
-            let _ = stream.write_all(TOO_SLOW).await;
+    match serve_requests(worker.shared(), stream, &peer).await {
+        Requests::Done => None,
+        Requests::Upgraded(stream, variant, early) => {
+            let admission = peer.admission.into_inner();
+            Some(Upgraded { stream, variant, early, admission })
         }
     }
-    None
 }
 
-fn http_settings() -> http1::Builder {
+/// Serves requests until there is an upgrade, or no more of them.
+async fn serve_requests<S>(shared: &Shared, stream: S, peer: &Peer) -> Requests<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (head_timeout, requests_timeout) = match peer.admission.borrow().is_spare() {
+        true => (SPARE_TIMEOUT, 2 * SPARE_TIMEOUT),
+        false => (HEAD_TIMEOUT, REQUESTS_TIMEOUT),
+    };
+    let (upgraded, has_asked) = (Cell::new(None), Cell::new(false));
+    let service = service_fn(|request: Request<Incoming>| {
+        let (response, variant) = respond(shared, &request, peer);
+        upgraded.set(variant);
+        has_asked.set(true);
+        std::future::ready(Ok::<_, Infallible>(response))
+    });
+    let settings = http_settings(head_timeout);
+    let mut connection = settings.serve_connection(TokioIo::new(stream), service);
+    let served = poll_fn(|context| connection.poll_without_shutdown(context));
+    let mut outcome = timeout(requests_timeout, served).await;
+    if outcome.is_err() {
+        // Not in the middle of an answer, if its client reads it.
+        Pin::new(&mut connection).graceful_shutdown();
+        let served = poll_fn(|context| connection.poll_without_shutdown(context));
+        outcome = timeout(LAST_WORD_TIMEOUT, served).await;
+    }
+    let parts = connection.into_parts();
+    let mut stream = parts.io.into_inner();
+    match outcome {
+        Ok(Ok(())) => match upgraded.get() {
+            // A copy: the buffer is a part of hyper's, which would stay with it.
+            Some(variant) => return Requests::Upgraded(stream, variant, parts.read_buf.to_vec()),
+            None => return Requests::Done,
+        },
+        Ok(Err(error)) => {
+            debug!(address = %peer.address, %error, "a request failed");
+            match refusal(&error) {
+                // It was kept for another request, and none has come.
+                Some(Refusal::TooSlow) if has_asked.get() => {}
+                Some(Refusal::TooSlow) => {
+                    shared.refused.count(Refusal::TooSlow);
+                    let _ = timeout(LAST_WORD_TIMEOUT, stream.write_all(TOO_SLOW)).await;
+                }
+                Some(reason) => shared.refused.count(reason),
+                None => {}
+            }
+        }
+        Err(_) => shared.refused.count(Refusal::TooSlow),
+    }
+    Requests::Done
+}
+
+/// What is wrong with a request, if it is the request.
+fn refusal(error: &hyper::Error) -> Option<Refusal> {
+    match error {
+        _ if error.is_timeout() => Some(Refusal::TooSlow),
+        _ if error.is_parse_too_large() => Some(Refusal::HeadTooLarge),
+        _ if error.is_parse() => Some(Refusal::Malformed),
+        _ => None,
+    }
+}
+
+fn http_settings(head_timeout: Duration) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
+        .header_read_timeout(head_timeout)
         .max_headers(HEADERS_MAX)
         .max_buf_size(HEAD_BYTES_MAX);
     builder
 }
 
+// === impl Peer ===
+
+impl Peer {
+    /// Turns its place into that of a WebSocket.
+    fn upgrade(&self, shared: &Shared, headers: &HeaderMap) -> Result<(), Refusal> {
+        let mut admission = self.admission.borrow_mut();
+        let proxies = &shared.config.trusted_proxies;
+        if shared.gate.counts_addresses() && is_trusted(proxies, self.address) {
+            admission.set_address(forwarded::client_address(proxies, self.address, headers))?;
+        }
+        admission.upgrade()
+    }
+}
+
 /// The answer; with a variant if it is an upgrade.
-fn respond(shared: &Shared, request: &Request<Incoming>) -> (Response<Body>, Option<Variant>) {
+fn respond(
+    shared: &Shared,
+    request: &Request<Incoming>,
+    peer: &Peer,
+) -> (Response<Body>, Option<Variant>) {
     let path = request.uri().path();
     if path == shared.config.path {
         return match only_get(request) {
             Some(refusal) => (refusal, None),
-            None => upgrade::respond(shared, request),
+            None => upgrade::respond(shared, request, peer),
         };
     }
     (respond_plain(shared, request, path), None)
@@ -155,5 +274,7 @@ pub(crate) fn respond_with(
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(NO_PAGE));
     response
 }

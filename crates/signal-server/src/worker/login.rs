@@ -161,6 +161,7 @@ impl State {
         session.user = user_id.map(Into::into);
         session.in_own_room = true;
         session.is_login_pending = true;
+        session.admission = None;
         let transformed = handshake.is_some();
         if !rooms.is_empty()
             || !join.is_empty()

@@ -10,6 +10,7 @@
 //! writes it. Around it: [`connection`] reads what clients send, [`login`] and [`inbound`] act on it,
 //! [`membership`] tells the bus what to listen to, [`bus_events`] hears what became of it, [`session`] and [`wheel`] watch the time.
 
+mod allowance;
 mod answer;
 mod bus_events;
 mod connection;
@@ -29,7 +30,6 @@ pub(crate) mod wheel;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -40,7 +40,7 @@ use bytes::Bytes;
 use signal_core::close::CloseCode;
 use signal_core::id::ClientId;
 use signal_core::redis::{PubSub, RedisMode};
-use signal_core::v1::{To, Variant};
+use signal_core::v1::To;
 use slab::Slab;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -59,7 +59,8 @@ use self::session::Session;
 use self::wheel::{TICK, Tick, Wheel};
 use crate::bus::{Link, LinkState, redis};
 use crate::counts::{ConnectionInfo, Counters, Counts};
-use crate::server::Shared;
+use crate::http::Upgraded;
+use crate::server::{Accepted, Shared};
 
 /// Bytes of one read from a client.
 const SCRATCH_BYTES: usize = 64 * 1024;
@@ -77,7 +78,7 @@ const COMMANDS_PER_TURN: usize = 256;
 #[derive(Debug)]
 pub(crate) enum Command {
     /// A new TCP connection.
-    Accept(std::net::TcpStream, SocketAddr),
+    Accept(Accepted),
     /// A message on the in-process bus, on a channel that this worker is home to.
     Bus { channel: String, envelope: Bytes },
     /// A message for members here, from the channel's home.
@@ -259,15 +260,11 @@ impl Worker {
         result
     }
 
-    /// A TCP connection has become a WebSocket; `early` is what came behind the request.
-    pub(crate) fn open(
-        self: &Rc<Self>,
-        stream: tokio::net::TcpStream,
-        variant: Variant,
-        early: &mut [u8],
-    ) {
-        let slot = self.turn(|state| state.open(stream, variant));
-        let ended = self.turn(|state| state.receive(slot, early).is_break());
+    /// A TCP connection has become a WebSocket.
+    pub(crate) fn open(self: &Rc<Self>, upgraded: Upgraded) {
+        let Upgraded { stream, variant, mut early, admission } = upgraded;
+        let slot = self.turn(|state| state.open(stream, variant, admission));
+        let ended = self.turn(|state| state.receive(slot, &mut early).is_break());
         if ended {
             self.turn(|state| state.finish(slot));
         } else {
@@ -385,9 +382,9 @@ impl State {
     /// Acts on a command; returns whether it is the last one.
     fn command(&mut self, command: Command) -> bool {
         match command {
-            Command::Accept(stream, address) => {
+            Command::Accept(accepted) => {
                 if let Some(worker) = self.worker.upgrade() {
-                    tokio::task::spawn_local(crate::http::serve(worker, stream, address));
+                    tokio::task::spawn_local(crate::http::serve(worker, accepted));
                 }
             }
             Command::Bus { channel, envelope } => {

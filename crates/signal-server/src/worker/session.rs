@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use tracing::info;
 
 use super::State;
+use super::allowance::MessageAllowance;
 use super::answer::RequestId;
 use super::fanout::{SendFailure, Socket};
 use super::hub::{GroupKind, Slot};
@@ -23,6 +24,7 @@ use super::inbound::Inbox;
 use super::wheel::{TICK, Tick};
 use crate::auth::RoomPattern;
 use crate::counts::ConnectionInfo;
+use crate::gate::Admission;
 use crate::hooks::{Client, HandshakeAnswer};
 use crate::ws::frame::{Opcode, write_close, write_frame};
 use crate::ws::parser::Parser;
@@ -97,8 +99,9 @@ pub(super) struct Session {
     /// The tick of its entry in the wheel; other entries are stale.
     timer_at: Tick,
     /// Messages it may send now; refilled with time.
-    pub(super) allowance: f32,
-    pub(super) allowance_at: Tick,
+    pub(super) allowance: MessageAllowance,
+    /// Its place among those that have not logged in; none once it has.
+    pub(super) admission: Option<Box<Admission>>,
     waker: Option<Waker>,
 }
 
@@ -178,7 +181,12 @@ impl Session {
 
 impl State {
     /// Takes a new connection in.
-    pub(super) fn open(&mut self, stream: TcpStream, variant: Variant) -> Slot {
+    pub(super) fn open(
+        &mut self,
+        stream: TcpStream,
+        variant: Variant,
+        admission: Box<Admission>,
+    ) -> Slot {
         let now = self.now();
         let entry = self.sessions.vacant_entry();
         let slot = Slot(u32::try_from(entry.key()).expect("slots have 28 bits"));
@@ -212,8 +220,8 @@ impl State {
             last_activity: now,
             next_ping: now,
             timer_at: Tick(u32::MAX),
-            allowance: self.shared.config.message_burst_f32(),
-            allowance_at: now,
+            allowance: MessageAllowance::default(),
+            admission: Some(admission),
             waker: None,
         });
         let socket = self.sockets.insert(Socket::new(stream, variant));
