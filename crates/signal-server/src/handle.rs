@@ -4,6 +4,8 @@
 //! bus and its answer. It owns nothing and never touches a socket. Each call is bounded: by a worker's
 //! turn, or by the bus' command timeout.
 
+mod revoke;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -14,6 +16,7 @@ use signal_core::close::CloseCode;
 use signal_core::envelope::{Envelope, Kind};
 use signal_core::id::ClientId;
 use signal_core::message::json_string;
+use signal_core::revocation::RevocationError;
 use tokio::sync::oneshot;
 
 use crate::bus::{PublishError, Published, Publisher, memory};
@@ -61,6 +64,9 @@ pub enum SendError {
     /// There is no event.
     #[error("the event is empty")]
     NoEvent,
+    /// What is to be revoked cannot be.
+    #[error(transparent)]
+    Revocation(#[from] RevocationError),
     /// The bus did not take it.
     #[error(transparent)]
     Publish(#[from] PublishError),

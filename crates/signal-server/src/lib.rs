@@ -29,7 +29,8 @@
 //! - `worker`: one core's connections, rooms and fan-out;
 //! - [`ws`]: frames, parser and outbox, as pure machines;
 //! - `bus`: what carries messages between edges;
-//! - [`auth`], [`hooks`]: who may log in and join, and what an embedder decides;
+//! - [`auth`], [`hooks`], `revocations`: who may log in and join, what an embedder decides, what was
+//!   withdrawn;
 //! - [`handle`], [`counts`], `metrics`: what an embedder and an operator can do and see.
 
 pub mod auth;
@@ -42,6 +43,7 @@ pub mod hooks;
 mod http;
 mod metrics;
 mod random;
+mod revocations;
 mod server;
 mod tally;
 mod trace;

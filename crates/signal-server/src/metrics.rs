@@ -7,7 +7,7 @@ use std::fmt::{Display, Write as _};
 use std::sync::atomic::Ordering;
 
 use crate::counts::{Counts, Histogram, OUTBOX_BYTES, SECONDS};
-use crate::server::{PublishCase, PublishResult, Refusal, Shared};
+use crate::server::{PublishCase, PublishResult, Refusal, SUBJECTS, Shared};
 
 /// Writes one metric after another.
 struct Page(String);
@@ -84,12 +84,18 @@ fn labelled(page: &mut Page, shared: &Shared, counts: &Counts) {
         ("failed", counters.logins_failed),
     ];
     page.family("signal_logins_total", "counter", "logins by result", "result", logins);
+    let revocations = SUBJECTS.into_iter().zip(shared.revoked.get());
+    page.family("signal_revocations_total", "counter", "revocations obeyed", "of", revocations);
+    let revoked =
+        [("connection", counters.revoked_connections), ("login", counters.revoked_logins)];
+    page.family("signal_revoked_total", "counter", "what revocations ended", "what", revoked);
 }
 
 /// Metrics of one value.
 fn single(page: &mut Page, shared: &Shared, counts: &Counts) {
     let counters = &counts.counters;
     let accepted = shared.accepted.load(Ordering::Relaxed);
+    let (remembered, forgotten) = shared.revocations.counts();
     let is_draining = u64::from(shared.draining.load(Ordering::Relaxed));
     for (name, kind, help, value) in [
         ("signal_opened_total", "counter", "connections opened", counters.opened),
@@ -138,6 +144,8 @@ fn single(page: &mut Page, shared: &Shared, counts: &Counts) {
             shared.publisher.record_failures(),
         ),
         ("signal_bus_connects_total", "counter", "bus links (re)connected", counters.bus_connects),
+        ("signal_revocations", "gauge", "revocations remembered", remembered as u64),
+        ("signal_revocations_forgotten_total", "counter", "those forgotten early", forgotten),
         (
             "signal_unauthenticated",
             "gauge",

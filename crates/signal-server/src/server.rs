@@ -30,8 +30,9 @@ use crate::hooks::{
     OutboundTransformer, RoomPolicy, erase,
 };
 use crate::http;
+use crate::revocations::Revocations;
 use crate::tally::{Allowance, Tally};
-pub(crate) use crate::tally::{PublishCase, PublishResult, Refusal};
+pub(crate) use crate::tally::{PublishCase, PublishResult, Refusal, SUBJECTS};
 use crate::worker::directory::{Directory, WORKERS_MAX, WorkerId};
 use crate::worker::queue::Queue;
 use crate::worker::{self, Command};
@@ -144,6 +145,10 @@ pub(crate) struct Shared {
     pub(crate) accepted: AtomicU64,
     /// Connections refused, by reason.
     pub(crate) refused: Tally<{ Refusal::ALL.len() }>,
+    /// Revocations obeyed, by what they are of.
+    pub(crate) revoked: Tally<{ SUBJECTS.len() }>,
+    /// What they forbid.
+    pub(crate) revocations: Revocations,
     /// Publishes of this edge, by kind and result.
     pub(crate) published: Tally<{ PublishCase::COUNT }>,
     /// Notified when an operator asks for a drain.
@@ -443,6 +448,8 @@ impl Shared {
             failed: Notify::new(),
             accepted: AtomicU64::new(0),
             refused: Tally::default(),
+            revoked: Tally::default(),
+            revocations: Revocations::default(),
             published: Tally::default(),
             drain_asked: Notify::new(),
             api_allowance: Mutex::new(Allowance::full()),

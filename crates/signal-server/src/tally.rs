@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use signal_core::envelope::Kind;
+use signal_core::revocation::Subject;
 use tokio::time::Instant;
 
 /// Why a connection was refused.
@@ -91,6 +92,18 @@ impl PublishCase {
 impl From<PublishCase> for usize {
     fn from(PublishCase(kind, result): PublishCase) -> Self {
         kind as Self * PublishResult::ALL.len() + result as Self
+    }
+}
+
+/// What revocations are of, in the order in which they are counted.
+pub(crate) const SUBJECTS: [&str; 3] = ["user", "client", "token"];
+
+/// The place of a revocation among [`SUBJECTS`].
+pub(crate) fn subject_case(subject: &Subject<'_>) -> usize {
+    match subject {
+        Subject::User(_) => 0,
+        Subject::Client(_) => 1,
+        Subject::Token(_) => 2,
     }
 }
 

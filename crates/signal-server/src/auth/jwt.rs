@@ -30,6 +30,8 @@ pub struct JwtAuthenticator {
 struct Claims {
     sub: Option<String>,
     exp: u64,
+    iat: Option<f64>,
+    jti: Option<String>,
     #[serde(default)]
     rooms: Vec<RoomPattern>,
     #[serde(default)]
@@ -81,12 +83,15 @@ impl JwtAuthenticator {
     fn check(&self, token: &str) -> Result<Grant, AuthError> {
         let token = decode::<Claims>(token, &self.key, &self.validation)
             .map_err(|error| AuthError::Rejected(error.to_string()))?;
-        let Claims { sub, exp, rooms, join } = token.claims;
+        let Claims { sub, exp, iat, jti, rooms, join } = token.claims;
+        let issued = iat.and_then(|iat| Duration::try_from_secs_f64(iat).ok());
         Ok(Grant {
             user_id: sub,
             rooms,
             join,
             expires: UNIX_EPOCH.checked_add(Duration::from_secs(exp)),
+            issued: issued.and_then(|issued| UNIX_EPOCH.checked_add(issued)),
+            token_id: jti,
             metadata: None,
         })
     }

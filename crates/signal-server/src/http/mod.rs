@@ -9,6 +9,7 @@ mod assets;
 mod forwarded;
 mod health;
 mod inspect;
+mod revoke;
 mod upgrade;
 
 use std::cell::{Cell, RefCell};

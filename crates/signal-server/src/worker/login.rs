@@ -156,7 +156,13 @@ impl State {
         handshake: Option<HandshakeAnswer>,
         id: RequestId,
     ) {
-        let Grant { user_id, rooms, join, metadata, expires } = grant;
+        if self.shared.is_revoked(&grant) {
+            debug!(client = %self.session(slot).client, "the credentials of a login are revoked");
+            self.counters.revoked_logins += 1;
+            let error = Some(ErrorCode::AuthenticationFailed);
+            return self.refuse(slot, &id, error, CloseCode::CredentialsRevoked);
+        }
+        let Grant { user_id, rooms, join, metadata, expires, issued: _, token_id } = grant;
         let session = self.session(slot);
         session.user = user_id.map(Into::into);
         session.in_own_room = true;
@@ -166,6 +172,7 @@ impl State {
         if !rooms.is_empty()
             || !join.is_empty()
             || metadata.is_some()
+            || token_id.is_some()
             || transformed
             || id.is_some()
         {
@@ -173,6 +180,7 @@ impl State {
             details.rooms = rooms;
             details.assigned = join;
             details.metadata = metadata.map(Into::into);
+            details.token_id = token_id.map(Into::into);
             details.handshake = handshake;
             details.login = id;
         }
@@ -214,8 +222,13 @@ impl State {
         id: &RequestId,
         outcome: Result<Grant, AuthError>,
     ) {
+        let shared = self.shared.clone();
         let session = self.session(slot);
         let grant = match outcome {
+            Ok(grant) if shared.is_revoked(&grant) => {
+                self.counters.revoked_logins += 1;
+                return self.fail(slot, id, ErrorCode::AuthenticationFailed);
+            }
             Ok(grant) if grant.user_id.as_deref() == session.user.as_deref() => grant,
             Ok(_) | Err(AuthError::Rejected(_)) => {
                 self.counters.logins_rejected += 1;
@@ -229,6 +242,7 @@ impl State {
         };
         let details = session.details();
         details.rooms = grant.rooms;
+        details.token_id = grant.token_id.map(Into::into);
         if let Some(metadata) = grant.metadata {
             details.metadata = Some(metadata.into());
         }

@@ -25,6 +25,7 @@ pub(crate) mod membership;
 pub(crate) mod queue;
 mod repeats;
 mod resync;
+pub(crate) mod revocation;
 mod session;
 pub(crate) mod wheel;
 
@@ -37,6 +38,7 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
+use hashbrown::HashSet;
 use signal_core::close::CloseCode;
 use signal_core::id::ClientId;
 use signal_core::redis::{PubSub, RedisMode};
@@ -55,6 +57,7 @@ use self::membership::Memberships;
 use self::repeats::Repeats;
 pub(crate) use self::resync::ResyncReason;
 use self::resync::Resyncs;
+use self::revocation::Revoked;
 use self::session::Session;
 use self::wheel::{TICK, Tick, Wheel};
 use crate::bus::{Link, LinkState, redis};
@@ -104,6 +107,8 @@ pub(crate) enum Command {
     Close { client: ClientId, code: CloseCode, found: oneshot::Sender<bool> },
     /// The nodes of the Redis Cluster, as they are now.
     Topology(Arc<redis::Topology>),
+    /// Ends the connections whose credentials were withdrawn.
+    Revoke(Revoked),
     /// Messages for a group (`None`: for everyone) may have been lost on their way here.
     Resync(Option<GroupKey>, ResyncReason),
     /// Asks for connections that match.
@@ -149,6 +154,8 @@ pub(crate) struct State {
     joins: Joins,
     resyncs: Resyncs,
     repeats: Repeats,
+    /// Revoked in the turn under way.
+    revoked_tokens: HashSet<Arc<str>>,
     pub(crate) link: Link,
     wheel: Wheel,
     drain: Option<Drain>,
@@ -225,6 +232,7 @@ impl Worker {
                 joins: Joins::default(),
                 resyncs: Resyncs::default(),
                 repeats: Repeats::default(),
+                revoked_tokens: HashSet::default(),
                 link,
                 wheel: Wheel::default(),
                 drain: None,
@@ -338,6 +346,9 @@ impl Drop for PanicWatch<'_> {
 impl State {
     /// Writes what is owed, and wakes the tasks that have to look at their sockets.
     fn end_turn(&mut self) {
+        if !self.revoked_tokens.is_empty() {
+            self.end_revoked_tokens();
+        }
         let more = self.fanout.flush(&mut self.sockets);
         self.note_lags();
         if self.fanout.has_attention() {
@@ -426,6 +437,7 @@ impl State {
                 let _ = found.send(slot.is_some());
             }
             Command::Topology(topology) => self.topology(&topology),
+            Command::Revoke(revoked) => self.revoke(revoked),
             Command::Resync(group, reason) => self.resync_later(group, reason),
             Command::List(filter, answer) => {
                 let _ = answer.send(self.list(&filter));

@@ -115,6 +115,8 @@ pub(super) struct Details {
     /// Acknowledgements of joins that wait for the bus, in the worker's table.
     pub(super) joins: Vec<u32>,
     pub(super) metadata: Option<Arc<serde_json::Value>>,
+    /// The id of the token that it logged in with.
+    pub(super) token_id: Option<Box<str>>,
     pub(super) handshake: Option<HandshakeAnswer>,
     /// The id of the request that logged in, until it is answered.
     pub(super) login: RequestId,
