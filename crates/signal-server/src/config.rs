@@ -11,7 +11,7 @@ mod table;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use signal_core::limits;
@@ -76,6 +76,8 @@ pub struct Config {
     pub max_unauthenticated_per_address: usize,
     /// Upgrades per second, with a burst of one second; 0 for no such limit.
     pub accept_rate: u32,
+    /// What the client port speaks TLS with, if it does.
+    pub tls: Option<TlsFiles>,
     /// Proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<Network>,
     /// Age at which connections are closed (4102) to spread them anew; `None` for never.
@@ -100,6 +102,15 @@ pub struct Config {
     pub demo_page: bool,
     /// How to reach Redis.
     pub redis: RedisSettings,
+}
+
+/// The files of a certificate, as PEM; they are read anew when they change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The chain, the edge's own certificate first.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
 }
 
 /// How clients log in.
@@ -287,6 +298,7 @@ impl Default for Config {
             max_unauthenticated: limits::UNAUTHENTICATED_MAX,
             max_unauthenticated_per_address: 0,
             accept_rate: 0,
+            tls: None,
             trusted_proxies: Vec::new(),
             max_connection_age: None,
             message_rate: 200,
@@ -358,6 +370,7 @@ impl Config {
             )?,
             accept_rate: values
                 .read("SIGNAL_ACCEPT_RATE", default.accept_rate, |text| number(text, 0, 1 << 24))?,
+            tls: tls(values)?,
             trusted_proxies: values.read("SIGNAL_TRUSTED_PROXIES", Vec::new(), parse::networks)?,
             max_connection_age: values.read(
                 "SIGNAL_MAX_CONNECTION_AGE",
@@ -415,6 +428,9 @@ impl Config {
                 self.max_bus_message, self.max_outbox
             ));
         }
+        if let Some(files) = &self.tls {
+            crate::tls::check(files)?;
+        }
         for name in &self.default_rooms {
             if signal_core::room::validate_requested(name).is_err() {
                 return conflict(format!(
@@ -469,6 +485,19 @@ fn auth(values: &Values) -> Result<Auth, ConfigError> {
             value: value.to_owned(),
             allowed: "jwt or insecure-dev".to_owned(),
         }),
+    }
+}
+
+fn tls(values: &Values) -> Result<Option<TlsFiles>, ConfigError> {
+    match (values.get("SIGNAL_TLS_CERT_FILE"), values.get("SIGNAL_TLS_KEY_FILE")) {
+        (None, None) => Ok(None),
+        (Some(certificate), Some(key)) => {
+            Ok(Some(TlsFiles { certificate: certificate.into(), key: key.into() }))
+        }
+        _ => Err(ConfigError::Conflict(
+            "one of SIGNAL_TLS_CERT_FILE and SIGNAL_TLS_KEY_FILE is set, allowed is both or none"
+                .to_owned(),
+        )),
     }
 }
 

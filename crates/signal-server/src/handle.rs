@@ -20,6 +20,7 @@ use signal_core::revocation::RevocationError;
 use tokio::sync::oneshot;
 
 use crate::bus::{PublishError, Published, Publisher, memory};
+use crate::config::ConfigError;
 use crate::counts::{ConnectionInfo, Counts};
 use crate::server::{PublishCase, PublishResult, Shared};
 use crate::worker::{Command, Filter};
@@ -135,6 +136,12 @@ impl SignalHandle {
     /// The name of this edge on the bus.
     pub fn instance(&self) -> &str {
         &self.shared.instance.name
+    }
+
+    /// Reads the files of the settings anew that may change while the edge runs: the certificate. What is
+    /// no good changes nothing, and is told. It reads files, so it may block for a moment.
+    pub fn reload(&self) -> Result<(), ConfigError> {
+        self.shared.tls.as_ref().map_or(Ok(()), |tls| tls.reload())
     }
 
     /// Sends as a TypeScript server does: nowhere in particular, to everyone; to a client of this edge,

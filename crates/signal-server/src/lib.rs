@@ -25,7 +25,7 @@
 //!
 //! - [`config`]: what an operator may set;
 //! - `server`, `gate`: listeners, worker threads, what they share; who gets a place; drain;
-//! - `http`: from an accepted socket to a WebSocket, and everything else on the ports;
+//! - `http`, `tls`: from an accepted socket to a WebSocket, and everything else on the ports;
 //! - `worker`: one core's connections, rooms and fan-out;
 //! - [`ws`]: frames, parser and outbox, as pure machines;
 //! - `bus`: what carries messages between edges;
@@ -46,6 +46,7 @@ mod random;
 mod revocations;
 mod server;
 mod tally;
+mod tls;
 mod trace;
 mod worker;
 pub mod ws;

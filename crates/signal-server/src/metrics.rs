@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use crate::counts::{Counts, Histogram, OUTBOX_BYTES, SECONDS};
 use crate::server::{PublishCase, PublishResult, Refusal, SUBJECTS, Shared};
+use crate::tls::Tls;
 
 /// Writes one metric after another.
 struct Page(String);
@@ -84,6 +85,9 @@ fn labelled(page: &mut Page, shared: &Shared, counts: &Counts) {
         ("failed", counters.logins_failed),
     ];
     page.family("signal_logins_total", "counter", "logins by result", "result", logins);
+    let reloads = shared.tls.as_ref().map(|tls| tls.reloads.get()).unwrap_or_default();
+    let reloads = Tls::RELOADS.into_iter().zip(reloads);
+    page.family("signal_tls_reloads_total", "counter", "certificates read anew", "result", reloads);
     let revocations = SUBJECTS.into_iter().zip(shared.revoked.get());
     page.family("signal_revocations_total", "counter", "revocations obeyed", "of", revocations);
     let revoked =

@@ -33,6 +33,7 @@ use crate::http;
 use crate::revocations::Revocations;
 use crate::tally::{Allowance, Tally};
 pub(crate) use crate::tally::{PublishCase, PublishResult, Refusal, SUBJECTS};
+use crate::tls::Tls;
 use crate::worker::directory::{Directory, WORKERS_MAX, WorkerId};
 use crate::worker::queue::Queue;
 use crate::worker::{self, Command};
@@ -139,6 +140,8 @@ pub(crate) struct Shared {
     pub(crate) refusing: AtomicBool,
     /// Notified when a worker has panicked, or could not start.
     pub(crate) failed: Notify,
+    /// Absent where clients connect in the clear.
+    pub(crate) tls: Option<Arc<Tls>>,
     /// The places of connections that have not logged in.
     pub(crate) gate: Arc<Gate>,
     /// TCP connections accepted.
@@ -308,6 +311,7 @@ impl Signal {
             .admin
             .take()
             .map(|admin| tokio::spawn(http::admin::serve(self.shared.clone(), admin)));
+        let certificates = self.shared.tls.clone().map(|tls| tokio::spawn(tls.watch()));
         let outcome = tokio::select! {
             () = async { self.until_asked(shutdown).await; self.drain().await } => Ok(()),
             () = self.shared.failed.notified() => Err(SignalError::WorkerFailed),
@@ -316,8 +320,8 @@ impl Signal {
         if let Publisher::Redis(publisher) = &self.shared.publisher {
             publisher.retire().await;
         }
-        if let Some(admin) = admin {
-            admin.abort();
+        for task in admin.into_iter().chain(certificates) {
+            task.abort();
         }
         outcome
     }
@@ -429,6 +433,7 @@ impl Shared {
             (Some(redis::Access::new(redis_settings)?), Publisher::Redis(publisher))
         };
         Ok(Self {
+            tls: config.tls.as_ref().map(Tls::load).transpose()?.map(Arc::new),
             gate: Arc::new(Gate::new(&config)),
             config,
             hooks,
@@ -492,7 +497,7 @@ impl Shared {
             Ok(admission) => admission,
             Err(reason) => {
                 self.refused.count(reason);
-                return http::refuse(&stream);
+                return http::refuse(&stream, self.tls.is_none());
             }
         };
         let (worker, _) = self

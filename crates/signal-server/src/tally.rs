@@ -23,7 +23,9 @@ pub(crate) enum Refusal {
     PerAddress,
     /// Too many upgrades in this second.
     AcceptRate,
-    /// The request's head took too long.
+    /// The TLS handshake failed.
+    Tls,
+    /// The TLS handshake, or the requests, took too long.
     TooSlow,
     /// The request's head is too large.
     HeadTooLarge,
@@ -61,7 +63,7 @@ pub(crate) struct Allowance {
 // === impl Refusal ===
 
 impl Refusal {
-    pub(crate) const ALL: [&str; 9] = [
+    pub(crate) const ALL: [&str; 10] = [
         "malformed",
         "origin",
         "draining",
@@ -69,6 +71,7 @@ impl Refusal {
         "unauthenticated",
         "per_address",
         "accept_rate",
+        "tls",
         "too_slow",
         "head_too_large",
     ];

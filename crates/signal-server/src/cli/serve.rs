@@ -1,10 +1,10 @@
-//! `signal serve`: an edge, until SIGTERM or SIGINT.
+//! `signal serve`: an edge, until SIGTERM or SIGINT; SIGHUP has it read its files anew.
 
 use signal_server::config::Values;
 use signal_server::{Config, Signal, SignalBuilder, SignalError};
 use tokio::signal::unix::{self, SignalKind};
 use tokio::sync::watch;
-use tracing::info;
+use tracing::{error, info};
 
 use super::Failure;
 
@@ -26,10 +26,16 @@ pub(crate) async fn run_until_stopped(edge: Signal, mut stop: StopSignals) -> Re
             let _ = asked.wait_for(|times| *times >= count).await;
         }
     };
+    let handle = edge.handle();
     let count = async {
         loop {
-            stop.next().await;
-            asked.send_modify(|times| *times += 1);
+            match stop.next().await {
+                Asked::Stop => asked.send_modify(|times| *times += 1),
+                Asked::Reload => match handle.reload() {
+                    Ok(()) => info!("files are read anew"),
+                    Err(error) => error!(%error, "files are no good; what was read before is kept"),
+                },
+            }
         }
     };
     tokio::select! {
@@ -63,12 +69,19 @@ pub(crate) async fn bind(builder: SignalBuilder) -> Result<Signal, Failure> {
     Ok(edge)
 }
 
-/// SIGTERM and SIGINT. Listened for before the edge says that it is there, so that neither ends the
-/// process without a drain.
+/// SIGTERM and SIGINT, and SIGHUP. Listened for before the edge says that it is there, so that none of
+/// them ends the process without a drain.
 #[derive(Debug)]
 pub(crate) struct StopSignals {
     terminate: unix::Signal,
     interrupt: unix::Signal,
+    hangup: unix::Signal,
+}
+
+/// What a signal asks for.
+enum Asked {
+    Stop,
+    Reload,
 }
 
 // === impl StopSignals ===
@@ -80,14 +93,16 @@ impl StopSignals {
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
         })
     }
 
-    /// Ready at the next one.
-    async fn next(&mut self) {
+    /// What the next one asks for.
+    async fn next(&mut self) -> Asked {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => Asked::Stop,
+            _ = self.interrupt.recv() => Asked::Stop,
+            _ = self.hangup.recv() => Asked::Reload,
         }
     }
 }

@@ -56,6 +56,16 @@ pub const SETTINGS: &[Setting] = &[
     setting("SIGNAL_MAX_UNAUTHENTICATED", "5000", "connections not logged in; beyond: 503"),
     setting("SIGNAL_MAX_UNAUTHENTICATED_PER_ADDRESS", "0", "those of one address; 0: no limit"),
     setting("SIGNAL_ACCEPT_RATE", "0", "upgrades per second; beyond: 503; 0: no limit"),
+    setting(
+        "SIGNAL_TLS_CERT_FILE",
+        "",
+        "PEM file with the certificate and its chain: TLS for clients",
+    ),
+    setting(
+        "SIGNAL_TLS_KEY_FILE",
+        "",
+        "PEM file with its private key; both are read anew on SIGHUP",
+    ),
     setting("SIGNAL_TRUSTED_PROXIES", "", "networks whose X-Forwarded-For is believed"),
     setting("SIGNAL_MAX_CONNECTION_AGE", "off", "age at which connections are spread anew (4102)"),
     setting("SIGNAL_MESSAGE_RATE", "200", "messages per second and client (4503)"),

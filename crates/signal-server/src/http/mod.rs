@@ -15,7 +15,7 @@ mod upgrade;
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -26,7 +26,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{
     ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, HeaderValue,
-    REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    REFERRER_POLICY, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -43,13 +43,18 @@ pub(crate) use self::forwarded::is_trusted;
 
 use crate::gate::Admission;
 use crate::server::{Accepted, Refusal, Shared};
+use crate::tls::Tls;
 use crate::worker::Worker;
+use crate::worker::stream::Stream;
 
 /// Headers of a request.
 const HEADERS_MAX: usize = 64;
 
 /// Bytes of a request's head.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// Time to shake hands.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Time to send a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -72,6 +77,9 @@ const NO_PLACE: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\ncontent-length: 0\r\n\
       connection: close\r\n\r\n";
 
+/// For a year, browsers that came by TLS do not come without.
+const TLS_ONLY: &str = "max-age=31536000";
+
 /// The content security policy of what is no page: it loads nothing, and stands in no frame.
 const NO_PAGE: &str = "default-src 'none'; frame-ancestors 'none'";
 
@@ -79,7 +87,7 @@ pub(crate) type Body = Full<Bytes>;
 
 /// A connection that has become a WebSocket.
 pub(crate) struct Upgraded {
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: Stream,
     /// How its client wants frames.
     pub(crate) variant: Variant,
     /// What came behind the request.
@@ -93,17 +101,12 @@ struct Peer {
     admission: RefCell<Box<Admission>>,
 }
 
-/// What came of a connection's requests.
-enum Requests<S> {
-    /// The last one was an upgrade.
-    Upgraded(S, Variant, Vec<u8>),
-    Done,
-}
-
-/// Refuses a connection for which there is no place: a word if it can be said at once, and a hard end,
-/// after which nothing is kept of it here or in the kernel.
-pub(crate) fn refuse(mut stream: &std::net::TcpStream) {
-    let _ = stream.write(NO_PLACE);
+/// Refuses a connection for which there is no place: a word if it can be said at once, in the clear,
+/// and a hard end, after which nothing is kept of it here or in the kernel.
+pub(crate) fn refuse(mut stream: &std::net::TcpStream, in_clear: bool) {
+    if in_clear {
+        let _ = stream.write(NO_PLACE);
+    }
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
@@ -125,17 +128,47 @@ async fn serve_http(worker: &Worker, accepted: Accepted) -> Option<Upgraded> {
             return None;
         }
     };
-    match serve_requests(worker.shared(), stream, &peer).await {
-        Requests::Done => None,
-        Requests::Upgraded(stream, variant, early) => {
-            let admission = peer.admission.into_inner();
-            Some(Upgraded { stream, variant, early, admission })
+    let shared = worker.shared();
+    let (stream, variant, early) = match &shared.tls {
+        None => {
+            let (stream, variant, early) = serve_requests(shared, stream, &peer).await?;
+            (Stream::Plain(stream), variant, early)
         }
-    }
+        // Apart, since a handshake is large, and most edges have none.
+        Some(tls) => Box::pin(serve_tls(shared, tls, stream, &peer)).await?,
+    };
+    let admission = peer.admission.into_inner();
+    Some(Upgraded { stream, variant, early, admission })
 }
 
-/// Serves requests until there is an upgrade, or no more of them.
-async fn serve_requests<S>(shared: &Shared, stream: S, peer: &Peer) -> Requests<S>
+/// Shakes hands, then serves as in the clear.
+async fn serve_tls(
+    shared: &Shared,
+    tls: &Tls,
+    stream: TcpStream,
+    peer: &Peer,
+) -> Option<(Stream, Variant, Vec<u8>)> {
+    let is_spare = peer.admission.borrow().is_spare();
+    let within = if is_spare { SPARE_TIMEOUT } else { HANDSHAKE_TIMEOUT };
+    let stream = match tls.accept(stream, within).await {
+        Ok(stream) => Box::new(stream),
+        Err(error) => {
+            debug!(address = %peer.address, %error, "a TLS handshake failed");
+            shared.refused.count(match error.kind() {
+                io::ErrorKind::TimedOut => Refusal::TooSlow,
+                _ => Refusal::Tls,
+            });
+            return None;
+        }
+    };
+    let (stream, variant, early) = serve_requests(shared, stream, peer).await?;
+    let (socket, session) = stream.into_inner();
+    Some((Stream::tls(socket, session), variant, early))
+}
+
+/// Serves requests; returns the stream, how its client wants frames, and what came behind the request,
+/// once it is upgraded.
+async fn serve_requests<S>(shared: &Shared, stream: S, peer: &Peer) -> Option<(S, Variant, Vec<u8>)>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -145,7 +178,11 @@ where
     };
     let (upgraded, has_asked) = (Cell::new(None), Cell::new(false));
     let service = service_fn(|request: Request<Incoming>| {
-        let (response, variant) = respond(shared, &request, peer);
+        let (mut response, variant) = respond(shared, &request, peer);
+        if shared.tls.is_some() {
+            let policy = HeaderValue::from_static(TLS_ONLY);
+            response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, policy);
+        }
         upgraded.set(variant);
         has_asked.set(true);
         std::future::ready(Ok::<_, Infallible>(response))
@@ -165,8 +202,8 @@ where
     match outcome {
         Ok(Ok(())) => match upgraded.get() {
             // A copy: the buffer is a part of hyper's, which would stay with it.
-            Some(variant) => return Requests::Upgraded(stream, variant, parts.read_buf.to_vec()),
-            None => return Requests::Done,
+            Some(variant) => return Some((stream, variant, parts.read_buf.to_vec())),
+            None => return None,
         },
         Ok(Err(error)) => {
             debug!(address = %peer.address, %error, "a request failed");
@@ -183,7 +220,7 @@ where
         }
         Err(_) => shared.refused.count(Refusal::TooSlow),
     }
-    Requests::Done
+    None
 }
 
 /// What is wrong with a request, if it is the request.

@@ -27,6 +27,7 @@ mod repeats;
 mod resync;
 pub(crate) mod revocation;
 mod session;
+pub(crate) mod stream;
 pub(crate) mod wheel;
 
 use std::cell::RefCell;

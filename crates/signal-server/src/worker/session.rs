@@ -12,7 +12,6 @@ use std::time::{Duration, SystemTime};
 use signal_core::close::CloseCode;
 use signal_core::id::ClientId;
 use signal_core::v1::Variant;
-use tokio::net::TcpStream;
 use tracing::info;
 
 use super::State;
@@ -21,6 +20,7 @@ use super::answer::RequestId;
 use super::fanout::{SendFailure, Socket};
 use super::hub::{GroupKind, Slot};
 use super::inbound::Inbox;
+use super::stream::Stream;
 use super::wheel::{TICK, Tick};
 use crate::auth::RoomPattern;
 use crate::counts::ConnectionInfo;
@@ -185,7 +185,7 @@ impl State {
     /// Takes a new connection in.
     pub(super) fn open(
         &mut self,
-        stream: TcpStream,
+        stream: Stream,
         variant: Variant,
         admission: Box<Admission>,
     ) -> Slot {
