@@ -16,6 +16,7 @@ mod bus_events;
 mod connection;
 pub(crate) mod delivery;
 pub(crate) mod directory;
+mod drain;
 pub(crate) mod fanout;
 pub(crate) mod hub;
 mod inbound;
@@ -51,6 +52,7 @@ use tokio::time::MissedTickBehavior;
 
 use self::delivery::{Delivery, Forward};
 use self::directory::{Tenure, WorkerId};
+use self::drain::Drain;
 use self::fanout::{Fanout, Sockets};
 use self::hub::{GroupKey, Hub, Slot};
 use self::joins::Joins;
@@ -68,9 +70,6 @@ use crate::server::{Accepted, Shared};
 
 /// Bytes of one read from a client.
 const SCRATCH_BYTES: usize = 64 * 1024;
-
-/// Clients that are told to come back do so spread over this time.
-const RECONNECT_SPREAD: Duration = Duration::from_secs(2);
 
 /// Hooks still running when a worker ends have this long.
 const HOOKS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -168,15 +167,6 @@ pub(crate) struct State {
     /// Wakes the task that writes the backlog.
     backlog_waker: Option<Waker>,
     pub(crate) counters: Counters,
-}
-
-#[derive(Debug)]
-struct Drain {
-    began: Tick,
-    window: Duration,
-    /// Connections when it began.
-    connections: usize,
-    closed: usize,
 }
 
 /// Runs a worker on this thread until it is told to stop.
@@ -446,11 +436,7 @@ impl State {
             Command::Count(answer) => {
                 let _ = answer.send(self.count());
             }
-            Command::Drain(window) => {
-                let connections = self.sessions.len();
-                self.drain = Some(Drain { began: self.now(), window, connections, closed: 0 });
-                self.drain_some();
-            }
+            Command::Drain(window) => self.begin_drain(window),
             Command::Stop => return true,
         }
         false
@@ -470,58 +456,6 @@ impl State {
         self.announce_resyncs();
         self.drain_some();
         while self.hook_tasks.try_join_next().is_some() {}
-    }
-
-    /// Closes as many connections as the time since the drain began asks for.
-    fn drain_some(&mut self) {
-        let Some(drain) = &self.drain else { return };
-        let passed = self.now().since(drain.began);
-        let share = match drain.window.is_zero() {
-            true => 1.0,
-            false => (passed.as_secs_f64() / drain.window.as_secs_f64()).min(1.0),
-        };
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            clippy::cast_precision_loss,
-            reason = "a share of a count of connections"
-        )]
-        let target = match share >= 1.0 {
-            true => usize::MAX,
-            false => (share * drain.connections as f64) as usize,
-        };
-        let count = target.saturating_sub(drain.closed);
-        let slots: Vec<Slot> = self
-            .sessions
-            .iter()
-            .filter(|(_, session)| !session.is_closing())
-            .take(count)
-            .map(|(index, _)| Slot(u32::try_from(index).expect("slots have 28 bits")))
-            .collect();
-        if let Some(drain) = &mut self.drain {
-            drain.closed += slots.len();
-        }
-        for slot in slots {
-            self.say_goodbye(slot, "draining", CloseCode::Draining);
-        }
-    }
-
-    /// Closes a connection that is to come back; clients of `signal.v1` are told when.
-    fn say_goodbye(&mut self, slot: Slot, reason: &str, code: CloseCode) {
-        if !self.sockets[slot.0 as usize].variant.is_v1() {
-            let code = match code {
-                CloseCode::Draining => CloseCode::ServerShuttingDown,
-                code => code,
-            };
-            self.begin_close(slot, code);
-            return;
-        }
-        if self.session(slot).is_online() {
-            let spread = RECONNECT_SPREAD.mul_f64(crate::random::fraction()).as_millis();
-            let data = format!("{{\"reason\":\"{reason}\",\"retryAfterMs\":{spread}}}");
-            self.notify(slot, "\"goodbye\"", &data);
-        }
-        self.begin_close(slot, code);
     }
 
     /// Numbers as they are now, and what became of the hub's indexes.
