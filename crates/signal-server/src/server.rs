@@ -99,7 +99,7 @@ pub enum SignalError {
 
 /// A connection that has been accepted, on its way to a worker.
 #[derive(Debug)]
-pub(crate) struct Accepted {
+pub(crate) struct Arrival {
     pub(crate) stream: std::net::TcpStream,
     pub(crate) address: SocketAddr,
     pub(crate) admission: Box<Admission>,
@@ -508,7 +508,7 @@ impl Shared {
             .min_by_key(|(_, count)| *count)
             .expect("there is a worker");
         self.sockets[worker].fetch_add(1, Ordering::Relaxed);
-        self.queues[worker].control(Command::Accept(Accepted { stream, address, admission }));
+        self.queues[worker].control(Command::Accept(Arrival { stream, address, admission }));
     }
 
     /// A socket that was handed to a worker is closed.

@@ -42,7 +42,7 @@ use tracing::debug;
 pub(crate) use self::forwarded::is_trusted;
 
 use crate::gate::Admission;
-use crate::server::{Accepted, Refusal, Shared};
+use crate::server::{Arrival, Refusal, Shared};
 use crate::tls::Tls;
 use crate::worker::Worker;
 use crate::worker::stream::Stream;
@@ -111,15 +111,15 @@ pub(crate) fn refuse(mut stream: &std::net::TcpStream, in_clear: bool) {
 }
 
 /// Serves a connection of the client port until it is done, or a WebSocket.
-pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
-    match serve_http(&worker, accepted).await {
+pub(crate) async fn serve(worker: Rc<Worker>, arrival: Arrival) {
+    match serve_http(&worker, arrival).await {
         Some(upgraded) => worker.open(upgraded),
         None => worker.shared().give_back(worker.id()),
     }
 }
 
-async fn serve_http(worker: &Worker, accepted: Accepted) -> Option<Upgraded> {
-    let Accepted { stream, address, admission } = accepted;
+async fn serve_http(worker: &Worker, arrival: Arrival) -> Option<Upgraded> {
+    let Arrival { stream, address, admission } = arrival;
     let peer = Peer { address: address.ip(), admission: RefCell::new(admission) };
     let stream = match TcpStream::from_std(stream) {
         Ok(stream) => stream,

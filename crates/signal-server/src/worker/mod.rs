@@ -66,7 +66,7 @@ use self::wheel::{TICK, Tick, Wheel};
 use crate::bus::{Link, LinkState, redis};
 use crate::counts::{ConnectionInfo, Counters, Counts};
 use crate::http::Upgraded;
-use crate::server::{Accepted, Shared};
+use crate::server::{Arrival, Shared};
 
 /// Bytes of one read from a client.
 const SCRATCH_BYTES: usize = 64 * 1024;
@@ -81,7 +81,7 @@ const COMMANDS_PER_TURN: usize = 256;
 #[derive(Debug)]
 pub(crate) enum Command {
     /// A new TCP connection.
-    Accept(Accepted),
+    Accept(Arrival),
     /// A message on the in-process bus, on a channel that this worker is home to.
     Bus { channel: String, envelope: Bytes },
     /// A message for members here, from the channel's home.
@@ -384,9 +384,9 @@ impl State {
     /// Acts on a command; returns whether it is the last one.
     fn command(&mut self, command: Command) -> bool {
         match command {
-            Command::Accept(accepted) => {
+            Command::Accept(arrival) => {
                 if let Some(worker) = self.worker.upgrade() {
-                    tokio::task::spawn_local(crate::http::serve(worker, accepted));
+                    tokio::task::spawn_local(crate::http::serve(worker, arrival));
                 }
             }
             Command::Bus { channel, envelope } => {
