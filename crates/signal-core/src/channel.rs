@@ -14,6 +14,7 @@ const ROOM: &str = "ws:room:";
 const USER: &str = "ws:user:";
 const CLIENT: &str = "ws:client:";
 const PROBE: &str = "ws:probe:";
+const REVOKE: &str = "ws:revoke";
 
 /// Whom a message is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -33,6 +34,8 @@ pub enum Target<'a> {
 pub enum Channel<'a> {
     /// Messages for this target.
     Target(Target<'a>),
+    /// Credentials that are withdrawn.
+    Revocations,
     /// The channel on which a link of an edge hears itself.
     Probe {
         /// The edge's instance name.
@@ -84,6 +87,11 @@ impl ChannelNames {
         out.push_str(rest);
     }
 
+    /// The channel of revocations, which every edge listens to.
+    pub fn revocations(&self) -> String {
+        format!("{}{REVOKE}", self.prefix)
+    }
+
     /// The probe channel of one link.
     pub fn probe(&self, instance: &str, worker: usize) -> String {
         let mut name = format!("{}{PROBE}{instance}:", self.prefix);
@@ -103,6 +111,9 @@ impl ChannelNames {
         };
         if name == BROADCAST {
             return Some(Channel::Target(Target::Broadcast));
+        }
+        if name == REVOKE {
+            return Some(Channel::Revocations);
         }
         let target = if let Some(room) = name.strip_prefix(ROOM) {
             Target::Room(room)
@@ -138,10 +149,14 @@ mod tests {
         assert_eq!(names.name(Target::User("u-7")), "ws:user:u-7");
         assert_eq!(names.name(Target::Client("c")), "ws:client:c");
         assert_eq!(names.probe("edge-1", 3), "ws:probe:edge-1:3");
+        assert_eq!(names.revocations(), "ws:revoke");
+        assert_eq!(names.parse("ws:revoke"), Some(Channel::Revocations));
         let prefixed = ChannelNames::new("test:");
         assert_eq!(prefixed.name(Target::Broadcast), "test:ws:broadcast");
         assert_eq!(prefixed.probe("edge-1", 0), "test:ws:probe:edge-1:0");
         assert_eq!(prefixed.prefix(), "test:");
+        assert_eq!(prefixed.revocations(), "test:ws:revoke");
+        assert_eq!(prefixed.parse("test:ws:revoke"), Some(Channel::Revocations));
     }
 
     #[test]
@@ -159,6 +174,9 @@ mod tests {
             "p:",
             "ws:broadcast",
             "p:ws:broadcasts",
+            "ws:revoke",
+            "p:ws:revoke:",
+            "p:ws:revoked",
             "p:ws:room:",
             "p:ws:user:",
             "p:ws:client:",

@@ -14,6 +14,7 @@
 //! - [`message`]: the plain client wire;
 //! - [`v1`]: what the `signal.v1` subprotocols add to it;
 //! - [`envelope`]: the bus wire, as JSON and as `MessagePack`;
+//! - [`revocation`]: credentials that are withdrawn, on the bus;
 //! - [`redis`]: the Redis settings that edges and producers share;
 //! - [`edges`]: what an edge records of itself in Redis, for emitters to find.
 
@@ -36,6 +37,8 @@ mod msgpack;
 pub mod v1;
 
 pub mod envelope;
+
+pub mod revocation;
 
 pub mod redis;
 

@@ -32,6 +32,11 @@ pub const DATA_DEPTH_MAX: usize = JSON_DEPTH_MAX - 1;
 /// Rooms one connection may be in; the default rooms and its own are not counted.
 pub const ROOMS_PER_CONNECTION_MAX: usize = 128;
 
+/// Connections of one edge that have not logged in.
+///
+/// A login takes a round trip, so at this many a thousand clients a second may each take five.
+pub const UNAUTHENTICATED_MAX: usize = 5000;
+
 /// Channels in one SUBSCRIBE or SSUBSCRIBE.
 ///
 /// Measured: 300 000 channels in batches of this size took half a second on one connection.

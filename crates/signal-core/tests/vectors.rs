@@ -10,6 +10,7 @@ use signal_core::{
     close::CloseCode,
     envelope::{Codec, Envelope, Kind},
     message::{self, ClientMessageError},
+    revocation::{Revocation, Subject},
 };
 
 fn cases(text: &str) -> Vec<Value> {
@@ -83,6 +84,36 @@ fn canonical_envelopes_are_read_alike_by_another_parser() {
             assert_eq!(value["type"], case["expect"]["type"]);
             assert_eq!(value["id"], case["expect"]["id"]);
         }
+    }
+}
+
+#[test]
+fn revocations() {
+    for case in cases(include_str!("../vectors/revocations.json")) {
+        let text = case["text"].as_str().unwrap();
+        let decoded = Revocation::decode(text.as_bytes());
+        if let Some(error) = case["error"].as_str() {
+            assert_eq!(decoded.unwrap_err().reason(), error, "{text}");
+            continue;
+        }
+        let expect = &case["expect"];
+        let name = |field: &str| expect[field].as_str().map(Cow::Borrowed);
+        let subject = match (name("user"), name("client"), name("token")) {
+            (Some(user), None, None) => Subject::User(user),
+            (None, Some(client), None) => Subject::Client(client),
+            (None, None, Some(token)) => Subject::Token(token),
+            other => panic!("{other:?}"),
+        };
+        let server_id = name("serverId").unwrap();
+        let ts = expect["ts"].as_u64().unwrap();
+        let expected = Revocation { server_id, subject, id: name("id"), ts };
+        assert_eq!(decoded.as_ref(), Ok(&expected), "{text}");
+        let mut encoded = Vec::new();
+        expected.encode(&mut encoded);
+        if case["canonical"] == Value::Bool(true) {
+            assert_eq!(str::from_utf8(&encoded).unwrap(), text);
+        }
+        assert_eq!(Revocation::decode(&encoded), Ok(expected), "{text}");
     }
 }
 

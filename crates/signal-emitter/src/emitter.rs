@@ -19,7 +19,7 @@ use crate::{
 /// ([`WhenAway`](crate::WhenAway)); the emitter reconnects for ever by itself.
 #[derive(Clone)]
 pub struct Emitter {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 /// What all clones share.

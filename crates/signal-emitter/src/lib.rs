@@ -37,6 +37,7 @@
 //! - `config`: where Redis is and how long to wait;
 //! - `emitter`: the handle that a producer holds;
 //! - `publish`: one message, from target to receipt;
+//! - `revoke`: credentials that are withdrawn;
 //! - `message_id`: the ids that messages get;
 //! - `connection`: Redis, the only part that knows it;
 //! - `edges`: whether there is an edge that would hear it;
@@ -49,6 +50,7 @@ mod emitter;
 mod error;
 mod message_id;
 mod publish;
+mod revoke;
 
 pub use config::{EdgeCheck, EmitterConfig, WhenAway};
 pub use connection::Connection;

@@ -44,7 +44,7 @@ pub struct Publish<'a> {
 pub struct Receipt {
     /// The message's id, which clients of `signal.v1` and the edges' logs show.
     pub id: String,
-    receivers: Option<u64>,
+    pub(crate) receivers: Option<u64>,
 }
 
 /// What every message of one emitter has in common.
@@ -236,7 +236,7 @@ impl Recipient<'_> {
 }
 
 /// Milliseconds since the Unix epoch; zero if the clock stands before it.
-fn unix_millis() -> u64 {
+pub(crate) fn unix_millis() -> u64 {
     let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
 }

@@ -80,7 +80,7 @@ async fn edges_that_hear_something_else_are_named() {
 async fn an_edge_that_comes_a_moment_later_is_waited_for() {
     let redis = Redis::start();
     let mut config = config(&redis, "");
-    config.timeout = Duration::from_secs(60);
+    config.timeout = Duration::from_mins(1);
     let connecting = tokio::spawn(Emitter::connect(config));
     tokio::time::sleep(SOON).await;
     assert!(!connecting.is_finished());

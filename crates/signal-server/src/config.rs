@@ -6,18 +6,20 @@
 //! unknown `SIGNAL_*` variable is an error too, since a misspelt limit is no limit.
 
 mod auth;
+mod network;
 mod parse;
 mod table;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use signal_core::limits;
 use signal_core::redis::{RedisMode, RedisSettings, Secret, SettingError};
 
 pub use self::auth::{Auth, HttpUrl, JwtSettings, KeySource, WebhookSettings};
+pub use self::network::{Network, NetworkError};
 pub use self::table::{SETTINGS, Setting};
 
 use self::parse::{address, bytes, duration, list, number};
@@ -67,6 +69,16 @@ pub struct Config {
     pub max_rooms: usize,
     /// Connections.
     pub max_connections: usize,
+    /// Connections that have not logged in.
+    pub max_unauthenticated: usize,
+    /// Those of one address; 0 for no such limit.
+    pub max_unauthenticated_per_address: usize,
+    /// Upgrades per second, with a burst of one second; 0 for no such limit.
+    pub accept_rate: u32,
+    /// What the client port speaks TLS with, if it does.
+    pub tls: Option<TlsFiles>,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<Network>,
     /// Age at which connections are closed (4102) to spread them anew; `None` for never.
     pub max_connection_age: Option<Duration>,
     /// Messages per second and connection.
@@ -89,6 +101,15 @@ pub struct Config {
     pub demo_page: bool,
     /// How to reach Redis.
     pub redis: RedisSettings,
+}
+
+/// The files of a certificate, as PEM; they are read anew when they change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The chain, the edge's own certificate first.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
 }
 
 /// Whether clients shake hands to encrypt.
@@ -256,6 +277,11 @@ impl Default for Config {
             max_bus_message: limits::BUS_MESSAGE_BYTES_MAX,
             max_rooms: limits::ROOMS_PER_CONNECTION_MAX,
             max_connections: connections_default(),
+            max_unauthenticated: limits::UNAUTHENTICATED_MAX,
+            max_unauthenticated_per_address: 0,
+            accept_rate: 0,
+            tls: None,
+            trusted_proxies: Vec::new(),
             max_connection_age: None,
             message_rate: 200,
             message_burst: 1000,
@@ -314,6 +340,20 @@ impl Config {
                 default.max_connections,
                 |text| number(text, 1, 1 << 28),
             )?,
+            max_unauthenticated: values.read(
+                "SIGNAL_MAX_UNAUTHENTICATED",
+                default.max_unauthenticated,
+                |text| number(text, 1, 1 << 28),
+            )?,
+            max_unauthenticated_per_address: values.read(
+                "SIGNAL_MAX_UNAUTHENTICATED_PER_ADDRESS",
+                default.max_unauthenticated_per_address,
+                |text| number(text, 0, 1 << 28),
+            )?,
+            accept_rate: values
+                .read("SIGNAL_ACCEPT_RATE", default.accept_rate, |text| number(text, 0, 1 << 24))?,
+            tls: tls(values)?,
+            trusted_proxies: values.read("SIGNAL_TRUSTED_PROXIES", Vec::new(), parse::networks)?,
             max_connection_age: values.read(
                 "SIGNAL_MAX_CONNECTION_AGE",
                 default.max_connection_age,
@@ -365,6 +405,9 @@ impl Config {
                 self.max_bus_message, self.max_outbox
             ));
         }
+        if let Some(files) = &self.tls {
+            crate::tls::check(files)?;
+        }
         for name in &self.default_rooms {
             if signal_core::room::validate_requested(name).is_err() {
                 return conflict(format!(
@@ -399,15 +442,18 @@ impl Config {
     pub fn auth_name(&self) -> &'static str {
         self.auth.name()
     }
+}
 
-    #[expect(clippy::cast_precision_loss, reason = "at most 2^24, which is exact")]
-    pub(crate) fn message_rate_f32(&self) -> f32 {
-        self.message_rate as f32
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "at most 2^24, which is exact")]
-    pub(crate) fn message_burst_f32(&self) -> f32 {
-        self.message_burst as f32
+fn tls(values: &Values) -> Result<Option<TlsFiles>, ConfigError> {
+    match (values.get("SIGNAL_TLS_CERT_FILE"), values.get("SIGNAL_TLS_KEY_FILE")) {
+        (None, None) => Ok(None),
+        (Some(certificate), Some(key)) => {
+            Ok(Some(TlsFiles { certificate: certificate.into(), key: key.into() }))
+        }
+        _ => Err(ConfigError::Conflict(
+            "one of SIGNAL_TLS_CERT_FILE and SIGNAL_TLS_KEY_FILE is set, allowed is both or none"
+                .to_owned(),
+        )),
     }
 }
 

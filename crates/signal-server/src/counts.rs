@@ -68,6 +68,10 @@ pub struct Counters {
     pub logins_rejected: u64,
     /// Logins that nobody could decide.
     pub logins_failed: u64,
+    /// Connections ended because their credentials were revoked.
+    pub revoked_connections: u64,
+    /// Logins and refreshes refused because their credentials had been.
+    pub revoked_logins: u64,
     /// Bytes read from clients.
     pub bytes_received: u64,
     /// Frames read from clients.
@@ -148,6 +152,8 @@ pub struct Counts {
     pub channels_confirmed: usize,
     /// Groups in the directory of workers; none with a single worker.
     pub directory: usize,
+    /// Connections that have not logged in, those that are no WebSockets yet included.
+    pub unauthenticated: usize,
     /// Memberships of rooms, a client's own left out.
     pub memberships: u64,
     /// Bytes waiting for slow consumers.
@@ -182,6 +188,8 @@ impl Counters {
         self.logins += other.logins;
         self.logins_rejected += other.logins_rejected;
         self.logins_failed += other.logins_failed;
+        self.revoked_connections += other.revoked_connections;
+        self.revoked_logins += other.revoked_logins;
         self.bytes_received += other.bytes_received;
         self.frames_received += other.frames_received;
         self.messages_invalid += other.messages_invalid;
@@ -247,6 +255,7 @@ impl Counts {
             && self.elsewhere == 0
             && self.waiting == 0
             && self.directory == 0
+            && self.unauthenticated == 0
             && self.outbox_bytes == 0
     }
 

@@ -4,6 +4,8 @@
 //! bus and its answer. It owns nothing and never touches a socket. Each call is bounded: by a worker's
 //! turn, or by the bus' command timeout.
 
+mod revoke;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -14,6 +16,7 @@ use signal_core::close::CloseCode;
 use signal_core::envelope::{Envelope, Kind};
 use signal_core::id::ClientId;
 use signal_core::message::json_string;
+use signal_core::revocation::RevocationError;
 use tokio::sync::oneshot;
 
 use crate::bus::{PublishError, Published, Publisher, memory};
@@ -62,6 +65,9 @@ pub enum SendError {
     /// There is no event.
     #[error("the event is empty")]
     NoEvent,
+    /// What is to be revoked cannot be.
+    #[error(transparent)]
+    Revocation(#[from] RevocationError),
     /// The bus did not take it.
     #[error(transparent)]
     Publish(#[from] PublishError),
@@ -132,10 +138,12 @@ impl SignalHandle {
         &self.shared.instance.name
     }
 
-    /// Reads the files of the settings anew that may change while the edge runs: the keys of tokens.
-    /// What is no good changes nothing, and is told. It reads files, so it may block for a moment.
+    /// Reads the files of the settings anew that may change while the edge runs: the keys of tokens and
+    /// the certificate. What is no good changes nothing, and is told. It reads files, so it may block for
+    /// a moment.
     pub fn reload(&self) -> Result<(), ConfigError> {
-        self.shared.auth.reload()
+        let certificate = self.shared.tls.as_ref().map_or(Ok(()), |tls| tls.reload());
+        self.shared.auth.reload().and(certificate)
     }
 
     /// Sends as a TypeScript server does: nowhere in particular, to everyone; to a client of this edge,
@@ -246,6 +254,7 @@ impl SignalHandle {
             counts.add(&answer.await.map_err(|_| SendError::Ended)?);
         }
         counts.directory = self.shared.directory.len();
+        counts.unauthenticated = self.shared.gate.unauthenticated();
         Ok(counts)
     }
 

@@ -64,6 +64,11 @@ pub struct Grant {
     pub join: Vec<String>,
     /// When the credentials end.
     pub expires: Option<SystemTime>,
+    /// When they were issued. A user's revocation withdraws what was issued before it; credentials that
+    /// do not say count as such.
+    pub issued: Option<SystemTime>,
+    /// The token's own id (`jti`), by which it alone can be revoked.
+    pub token_id: Option<String>,
     /// Anything the embedder wants to find again in [`Client::metadata`].
     pub metadata: Option<serde_json::Value>,
 }

@@ -24,25 +24,29 @@
 //! The modules, in the way of the data; ARCHITECTURE.md has the whole picture:
 //!
 //! - [`config`]: what an operator may set;
-//! - `server`: listeners, worker threads, what they share; drain;
-//! - `http`: from an accepted socket to a WebSocket, and everything else on the ports;
+//! - `server`, `gate`: listeners, worker threads, what they share; who gets a place; drain;
+//! - `http`, `tls`: from an accepted socket to a WebSocket, and everything else on the ports;
 //! - `worker`: one core's connections, rooms and fan-out;
 //! - [`ws`]: frames, parser and outbox, as pure machines;
 //! - `bus`: what carries messages between edges;
-//! - [`auth`], [`hooks`]: who may log in and join, and what an embedder decides;
+//! - [`auth`], [`hooks`], `revocations`: who may log in and join, what an embedder decides, what was
+//!   withdrawn;
 //! - [`handle`], [`counts`], `metrics`: what an embedder and an operator can do and see.
 
 pub mod auth;
 mod bus;
 pub mod config;
 pub mod counts;
+mod gate;
 pub mod handle;
 pub mod hooks;
 mod http;
 mod metrics;
 mod random;
+mod revocations;
 mod server;
 mod tally;
+mod tls;
 mod trace;
 mod worker;
 pub mod ws;

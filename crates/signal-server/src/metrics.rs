@@ -8,7 +8,8 @@ use std::sync::atomic::Ordering;
 
 use crate::auth::webhook::Outcome;
 use crate::counts::{Counts, Histogram, OUTBOX_BYTES, SECONDS};
-use crate::server::{PublishCase, PublishResult, Refusal, Shared};
+use crate::server::{PublishCase, PublishResult, Refusal, SUBJECTS, Shared};
+use crate::tls::Tls;
 
 /// Writes one metric after another.
 struct Page(String);
@@ -78,7 +79,7 @@ fn labelled(page: &mut Page, shared: &Shared, counts: &Counts) {
         }
     }
     let refused = Refusal::ALL.into_iter().zip(shared.refused.get());
-    page.family("signal_refused_total", "counter", "upgrades refused", "reason", refused);
+    page.family("signal_refused_total", "counter", "connections refused", "reason", refused);
     let logins = [
         ("accepted", counters.logins),
         ("rejected", counters.logins_rejected),
@@ -95,12 +96,21 @@ fn labelled(page: &mut Page, shared: &Shared, counts: &Counts) {
     );
     let fetches = ["ok", "failed"].into_iter().zip(shared.auth.counts.fetches.get());
     page.family("signal_jwks_fetches_total", "counter", "fetches of keys", "result", fetches);
+    let reloads = shared.tls.as_ref().map(|tls| tls.reloads.get()).unwrap_or_default();
+    let reloads = Tls::RELOADS.into_iter().zip(reloads);
+    page.family("signal_tls_reloads_total", "counter", "certificates read anew", "result", reloads);
+    let revocations = SUBJECTS.into_iter().zip(shared.revoked.get());
+    page.family("signal_revocations_total", "counter", "revocations obeyed", "of", revocations);
+    let revoked =
+        [("connection", counters.revoked_connections), ("login", counters.revoked_logins)];
+    page.family("signal_revoked_total", "counter", "what revocations ended", "what", revoked);
 }
 
 /// Metrics of one value.
 fn single(page: &mut Page, shared: &Shared, counts: &Counts) {
     let counters = &counts.counters;
     let accepted = shared.accepted.load(Ordering::Relaxed);
+    let (remembered, forgotten) = shared.revocations.counts();
     let is_draining = u64::from(shared.draining.load(Ordering::Relaxed));
     for (name, kind, help, value) in [
         ("signal_opened_total", "counter", "connections opened", counters.opened),
@@ -150,6 +160,14 @@ fn single(page: &mut Page, shared: &Shared, counts: &Counts) {
         ),
         ("signal_bus_connects_total", "counter", "bus links (re)connected", counters.bus_connects),
         ("signal_jwt_keys", "gauge", "keys of tokens", shared.auth.keys().unwrap_or(0) as u64),
+        ("signal_revocations", "gauge", "revocations remembered", remembered as u64),
+        ("signal_revocations_forgotten_total", "counter", "those forgotten early", forgotten),
+        (
+            "signal_unauthenticated",
+            "gauge",
+            "connections not logged in, or no WebSockets yet",
+            counts.unauthenticated as u64,
+        ),
         ("signal_memberships", "gauge", "memberships of rooms", counts.memberships),
         ("signal_rooms", "gauge", "rooms with members, per worker", counts.rooms),
         ("signal_users", "gauge", "users with connections, per worker", counts.users),

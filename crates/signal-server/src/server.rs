@@ -22,13 +22,17 @@ use tracing::{debug, error, info, warn};
 use crate::auth::{self, AuthStatus};
 use crate::bus::{LinkStatuses, Publisher, redis};
 use crate::config::{Config, ConfigError};
+use crate::gate::{Admission, Gate, SPARE_PLACES};
 use crate::handle::SignalHandle;
 use crate::hooks::{
     Authenticator, ConnectHook, DisconnectHook, Handshake, Hooks, MessageHandler,
     OutboundTransformer, RoomPolicy, erase,
 };
+use crate::http;
+use crate::revocations::Revocations;
 use crate::tally::{Allowance, Tally};
-pub(crate) use crate::tally::{PublishCase, PublishResult, Refusal};
+pub(crate) use crate::tally::{PublishCase, PublishResult, Refusal, SUBJECTS};
+use crate::tls::Tls;
 use crate::worker::directory::{Directory, WORKERS_MAX, WorkerId};
 use crate::worker::queue::Queue;
 use crate::worker::{self, Command};
@@ -92,6 +96,14 @@ pub enum SignalError {
     Worker(#[source] io::Error),
 }
 
+/// A connection that has been accepted, on its way to a worker.
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    pub(crate) stream: std::net::TcpStream,
+    pub(crate) address: SocketAddr,
+    pub(crate) admission: Box<Admission>,
+}
+
 /// Which edge this is.
 #[derive(Debug)]
 pub(crate) struct Instance {
@@ -128,10 +140,18 @@ pub(crate) struct Shared {
     pub(crate) refusing: AtomicBool,
     /// Notified when a worker has panicked, or could not start.
     pub(crate) failed: Notify,
+    /// Absent where clients connect in the clear.
+    pub(crate) tls: Option<Arc<Tls>>,
+    /// The places of connections that have not logged in.
+    pub(crate) gate: Arc<Gate>,
     /// TCP connections accepted.
     pub(crate) accepted: AtomicU64,
-    /// Upgrades refused, by reason.
+    /// Connections refused, by reason.
     pub(crate) refused: Tally<{ Refusal::ALL.len() }>,
+    /// Revocations obeyed, by what they are of.
+    pub(crate) revoked: Tally<{ SUBJECTS.len() }>,
+    /// What they forbid.
+    pub(crate) revocations: Revocations,
     /// Publishes of this edge, by kind and result.
     pub(crate) published: Tally<{ PublishCase::COUNT }>,
     /// Notified when an operator asks for a drain.
@@ -286,7 +306,8 @@ impl Signal {
         let admin = self
             .admin
             .take()
-            .map(|admin| tokio::spawn(crate::http::admin::serve(self.shared.clone(), admin)));
+            .map(|admin| tokio::spawn(http::admin::serve(self.shared.clone(), admin)));
+        let certificates = self.shared.tls.clone().map(|tls| tokio::spawn(tls.watch()));
         let outcome = tokio::select! {
             () = async { self.until_asked(shutdown).await; self.drain().await } => Ok(()),
             () = self.shared.failed.notified() => Err(SignalError::WorkerFailed),
@@ -295,8 +316,8 @@ impl Signal {
         if let Publisher::Redis(publisher) = &self.shared.publisher {
             publisher.retire().await;
         }
-        if let Some(admin) = admin {
-            admin.abort();
+        for task in admin.into_iter().chain(certificates) {
+            task.abort();
         }
         outcome
     }
@@ -408,6 +429,8 @@ impl Shared {
             (Some(redis::Access::new(redis_settings)?), Publisher::Redis(publisher))
         };
         Ok(Self {
+            tls: config.tls.as_ref().map(Tls::load).transpose()?.map(Arc::new),
+            gate: Arc::new(Gate::new(&config)),
             config,
             hooks,
             auth,
@@ -427,6 +450,8 @@ impl Shared {
             failed: Notify::new(),
             accepted: AtomicU64::new(0),
             refused: Tally::default(),
+            revoked: Tally::default(),
+            revocations: Revocations::default(),
             published: Tally::default(),
             drain_asked: Notify::new(),
             api_allowance: Mutex::new(Allowance::full()),
@@ -446,12 +471,32 @@ impl Shared {
         self.connection_count() >= self.config.max_connections
     }
 
+    /// A place for a connection that comes from this address.
+    fn admit(&self, address: SocketAddr) -> Result<Box<Admission>, Refusal> {
+        let sockets: usize = self.sockets.iter().map(|count| count.load(Ordering::Relaxed)).sum();
+        if sockets >= self.config.max_connections.saturating_add(SPARE_PLACES) {
+            return Err(Refusal::Cap);
+        }
+        // A proxy's connection is counted when it has said whose it is.
+        let address = Some(address.ip())
+            .filter(|address| !http::is_trusted(&self.config.trusted_proxies, *address));
+        self.gate.admit(address).map(Box::new)
+    }
+
     fn hand_out(&self, stream: std::net::TcpStream, address: SocketAddr) {
+        self.accepted.fetch_add(1, Ordering::Relaxed);
         let prepared = stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true));
         if let Err(error) = prepared {
             debug!(%error, "a connection ended before it was served");
             return;
         }
+        let admission = match self.admit(address) {
+            Ok(admission) => admission,
+            Err(reason) => {
+                self.refused.count(reason);
+                return http::refuse(&stream, self.tls.is_none());
+            }
+        };
         let (worker, _) = self
             .sockets
             .iter()
@@ -460,8 +505,7 @@ impl Shared {
             .min_by_key(|(_, count)| *count)
             .expect("there is a worker");
         self.sockets[worker].fetch_add(1, Ordering::Relaxed);
-        self.accepted.fetch_add(1, Ordering::Relaxed);
-        self.queues[worker].control(Command::Accept(stream, address));
+        self.queues[worker].control(Command::Accept(Arrival { stream, address, admission }));
     }
 
     /// A socket that was handed to a worker is closed.

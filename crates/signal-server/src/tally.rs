@@ -3,10 +3,11 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use signal_core::envelope::Kind;
+use signal_core::revocation::Subject;
 use tokio::time::Instant;
 
-/// Why an upgrade was refused.
-#[derive(Clone, Copy, Debug)]
+/// Why a connection was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
     /// No upgrade, or a malformed one.
     Malformed,
@@ -16,6 +17,18 @@ pub(crate) enum Refusal {
     Draining,
     /// At the connection cap.
     Cap,
+    /// Too many connections have not logged in yet.
+    Unauthenticated,
+    /// Too many of them are of one address.
+    PerAddress,
+    /// Too many upgrades in this second.
+    AcceptRate,
+    /// The TLS handshake failed.
+    Tls,
+    /// The TLS handshake, or the requests, took too long.
+    TooSlow,
+    /// The request's head is too large.
+    HeadTooLarge,
 }
 
 /// What became of a publish.
@@ -50,7 +63,18 @@ pub(crate) struct Allowance {
 // === impl Refusal ===
 
 impl Refusal {
-    pub(crate) const ALL: [&str; 4] = ["malformed", "origin", "draining", "at_cap"];
+    pub(crate) const ALL: [&str; 10] = [
+        "malformed",
+        "origin",
+        "draining",
+        "at_cap",
+        "unauthenticated",
+        "per_address",
+        "accept_rate",
+        "tls",
+        "too_slow",
+        "head_too_large",
+    ];
 }
 
 impl PublishResult {
@@ -71,6 +95,18 @@ impl PublishCase {
 impl From<PublishCase> for usize {
     fn from(PublishCase(kind, result): PublishCase) -> Self {
         kind as Self * PublishResult::ALL.len() + result as Self
+    }
+}
+
+/// What revocations are of, in the order in which they are counted.
+pub(crate) const SUBJECTS: [&str; 3] = ["user", "client", "token"];
+
+/// The place of a revocation among [`SUBJECTS`].
+pub(crate) fn subject_case(subject: &Subject<'_>) -> usize {
+    match subject {
+        Subject::User(_) => 0,
+        Subject::Client(_) => 1,
+        Subject::Token(_) => 2,
     }
 }
 

@@ -200,8 +200,8 @@ async fn finish(redis: &Redis, edges: &[&Edge], sockets: impl IntoIterator<Item 
     for edge in edges {
         edge.is_empty().await;
     }
-    // The broadcasts, and a probe for each of the two workers of each edge.
-    until("redis is at its baseline", async || redis.channels().await.len() == 1 + 2 * edges.len())
+    // The broadcasts, the revocations, and a probe for each of the two workers of each edge.
+    until("redis is at its baseline", async || redis.channels().await.len() == 2 + 2 * edges.len())
         .await;
 }
 

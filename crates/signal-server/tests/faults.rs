@@ -52,8 +52,8 @@ async fn finish(redis: &Redis, edges: &[&Edge], sockets: impl IntoIterator<Item 
     for edge in edges {
         edge.is_empty().await;
     }
-    // The broadcasts, and a probe for each of the two workers of each edge.
-    until("redis is at its baseline", async || redis.channels().await.len() == 1 + 2 * edges.len())
+    // The broadcasts, the revocations, and a probe for each of the two workers of each edge.
+    until("redis is at its baseline", async || redis.channels().await.len() == 2 + 2 * edges.len())
         .await;
 }
 
@@ -343,7 +343,7 @@ async fn channels_refused_or_taken_away_later_disturb_no_others() {
         let command: Vec<&str> = [&["ACL", "SETUSER", "edge"], rules].concat();
         assert_eq!(redis.command(&command).await, "+OK\r\n");
     };
-    let most = ["&ws:client:*", "&ws:user:*", "&ws:room:*"];
+    let most = ["&ws:revoke", "&ws:client:*", "&ws:user:*", "&ws:room:*"];
     set_user(&[&RULES[..], &most[..]].concat()).await;
     let edge = edge_on(&redis, Some("edge"), "secret").await;
     // Not even the broadcasts, which every edge holds from the start.
@@ -358,7 +358,7 @@ async fn channels_refused_or_taken_away_later_disturb_no_others() {
 
     // Redis drops connections that hold a channel which is forbidden now.
     let gaps = edge.counts().await.counters.bus_gaps;
-    let fewer = ["&ws:broadcast", "&ws:client:*", "&ws:user:*", "&ws:room:ws-*"];
+    let fewer = ["&ws:broadcast", "&ws:revoke", "&ws:client:*", "&ws:user:*", "&ws:room:ws-*"];
     let own = format!("&ws:room:{}", socket.id);
     set_user(&[&RULES[..], &fewer[..], &["&ws:room:r", &own]].concat()).await;
     until("the link notices", async || edge.counts().await.counters.bus_gaps > gaps).await;

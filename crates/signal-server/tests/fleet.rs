@@ -127,7 +127,7 @@ async fn redis_is_asked_for_what_clients_need_and_nothing_else() {
     let redis = Redis::start().await;
     let edge = Edge::on(&redis).await;
     let baseline = redis.channels().await;
-    assert_eq!(baseline.len(), 3, "broadcast and a probe per worker: {baseline:?}");
+    assert_eq!(baseline.len(), 4, "broadcast, revocations and a probe per worker: {baseline:?}");
     let first = edge.member("u", &["r"]).await;
     let second = edge.member("u", &["r"]).await;
     let mut expected = baseline.clone();

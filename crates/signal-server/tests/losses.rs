@@ -14,7 +14,7 @@ use signal_emitter::Emitter;
 use support::{Edge, Proxy, Redis, Socket, Traffic, config, emitter_config, until, within};
 
 /// What stays subscribed when every client has gone, beside a probe for each link.
-const BASELINE: [&str; 1] = ["ws:broadcast"];
+const BASELINE: [&str; 2] = ["ws:broadcast", "ws:revoke"];
 
 async fn emitter(redis: &Redis) -> Emitter {
     let mut config = emitter_config(redis.settings());

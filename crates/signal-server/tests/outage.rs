@@ -145,7 +145,15 @@ async fn a_refused_channel_disturbs_no_other_and_heals() {
     let redis = Redis::start().await;
     let rules =
         ["on", ">secret", "-@all", "+hello", "+auth", "+ping", "+subscribe", "+unsubscribe"];
-    let more = ["+publish", "+client", "+info", "resetchannels", "&ws:broadcast", "&ws:probe:*"];
+    let more = [
+        "+publish",
+        "+client",
+        "+info",
+        "resetchannels",
+        "&ws:broadcast",
+        "&ws:revoke",
+        "&ws:probe:*",
+    ];
     let channels =
         ["&ws:client:*", "&ws:user:*", "&ws:room:ws-*", "&ws:room:????????-*", "&ws:room:ok*"];
     let user: Vec<&str> =
@@ -209,7 +217,7 @@ async fn churn_through_an_outage_leaves_nothing_behind() {
     }
     edge.ready().await;
     edge.is_empty().await;
-    until("redis knows of no other channel", async || redis.channels().await.len() == 3).await;
+    until("redis knows of no other channel", async || redis.channels().await.len() == 4).await;
 }
 
 fn envelope(room: &str, data: u32) -> String {

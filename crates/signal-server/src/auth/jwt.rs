@@ -44,6 +44,8 @@ struct Claims {
     sub: Option<String>,
     #[serde(deserialize_with = "seconds")]
     exp: u64,
+    iat: Option<f64>,
+    jti: Option<String>,
     #[serde(default)]
     rooms: Vec<RoomPattern>,
     #[serde(default)]
@@ -187,12 +189,16 @@ impl fmt::Debug for JwtAuthenticator {
 
 impl Claims {
     fn grant(self) -> Result<Grant, Refusal> {
-        let Self { sub, exp, rooms, join } = self;
+        let Self { sub, exp, iat, jti, rooms, join } = self;
         let grant = Grant {
             user_id: sub,
             rooms,
             join,
             expires: UNIX_EPOCH.checked_add(Duration::from_secs(exp)),
+            issued: iat
+                .and_then(|iat| Duration::try_from_secs_f64(iat).ok())
+                .and_then(|issued| UNIX_EPOCH.checked_add(issued)),
+            token_id: jti,
             metadata: None,
         };
         super::bounded(grant).map_err(|problem| Refusal::Rejected(problem.to_owned()))

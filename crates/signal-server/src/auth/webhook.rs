@@ -172,7 +172,7 @@ impl Asking {
         client: ClientId,
         credentials: &Credentials,
     ) -> Result<Option<Grant>, WebhookError> {
-        let deadline = Instant::now() + self.timeout;
+        let (asked, deadline) = (SystemTime::now(), Instant::now() + self.timeout);
         let permit = timeout_at(deadline, self.permits.acquire()).await;
         let _permit = permit.map_err(|_| WebhookError::Busy)?;
         let credentials = credentials.json();
@@ -181,7 +181,8 @@ impl Asking {
         let answer = answer.map_err(|_| WebhookError::Timeout)??;
         match answer.status {
             StatusCode::OK => {
-                let grant = read_answer(&answer.body)?;
+                // What is revoked after it was asked about is revoked.
+                let grant = Grant { issued: Some(asked), ..read_answer(&answer.body)? };
                 let ended = grant.expires.is_some_and(|end| end + LEEWAY < SystemTime::now());
                 Ok((!ended).then_some(grant))
             }
@@ -207,6 +208,7 @@ pub fn read_answer(json: &[u8]) -> Result<Grant, AnswerError> {
         join: answer.join.unwrap_or_default(),
         expires,
         metadata: answer.metadata,
+        ..Grant::default()
     })
     .map_err(AnswerError::Bounds)
 }

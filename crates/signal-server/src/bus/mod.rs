@@ -23,6 +23,8 @@ mod status;
 pub(crate) enum ChannelKey {
     /// Everyone.
     Broadcast,
+    /// Credentials that are withdrawn.
+    Revocations,
     /// A probe of one of the worker's links, by number.
     Probe(u16),
     /// What is addressed to a client by its id.
@@ -89,13 +91,13 @@ pub(crate) enum Publisher {
 // === impl ChannelKey ===
 
 impl ChannelKey {
-    /// Calls `with` with the target that the key names; a probe has none.
+    /// Calls `with` with the target that the key names; revocations and a probe have none.
     pub(crate) fn with_target<R>(&self, with: impl FnOnce(Option<Target<'_>>) -> R) -> R {
         let text;
         let id = |id: &ClientId| id.encode();
         with(match self {
             Self::Broadcast => Some(Target::Broadcast),
-            Self::Probe(_) => None,
+            Self::Revocations | Self::Probe(_) => None,
             Self::Client(client) => {
                 text = id(client);
                 Some(Target::Client(ascii(&text)))

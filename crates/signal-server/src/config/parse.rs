@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::{Encryption, Origins};
+use super::{Encryption, Network, Origins};
 
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "an address with a port, like 127.0.0.1:3000 or [::1]:3000".to_owned())
@@ -75,6 +75,13 @@ pub(super) fn origins(text: &str) -> Result<Origins, String> {
                 .to_owned())
         }
     }
+}
+
+pub(super) fn networks(text: &str) -> Result<Vec<Network>, String> {
+    list(text)
+        .map(str::parse)
+        .collect::<Result<_, _>>()
+        .map_err(|_| "networks, like 10.0.0.0/8,fd00::/8".to_owned())
 }
 
 /// Names that may stand in `Sec-WebSocket-Protocol`: tokens (RFC 9110 §5.6.2).

@@ -90,6 +90,16 @@ fn what_is_not_allowed_is_said_in_one_sentence() {
             "SIGNAL_ALLOWED_ORIGINS is \"pos.example\", allowed is * or exact origins, like https://pos.example.com,https://admin.example.com",
         ),
         (
+            "SIGNAL_TRUSTED_PROXIES",
+            "10.0.0.0/8,proxy",
+            "SIGNAL_TRUSTED_PROXIES is \"10.0.0.0/8,proxy\", allowed is networks, like 10.0.0.0/8,fd00::/8",
+        ),
+        (
+            "SIGNAL_TLS_KEY_FILE",
+            "/key.pem",
+            "one of SIGNAL_TLS_CERT_FILE and SIGNAL_TLS_KEY_FILE is set, allowed is both or none",
+        ),
+        (
             "SIGNAL_DEFAULT_ROOMS",
             "ws:x",
             "SIGNAL_DEFAULT_ROOMS has \"ws:x\", allowed are names of 1 to 256 characters that do not start with \"ws:\"",

@@ -9,6 +9,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, HeaderValue, RETRY_AFTER};
@@ -21,7 +22,7 @@ use serde_json::value::RawValue;
 use signal_core::channel::Target;
 use tracing::{Instrument as _, debug, info_span, warn};
 
-use super::{Body, http_settings, inspect, json, respond_with, text};
+use super::{Body, HEAD_TIMEOUT, http_settings, inspect, json, respond_with, revoke, text};
 use crate::bus::PublishError;
 use crate::handle::{Publication, SendError, Sent};
 use crate::server::Shared;
@@ -77,7 +78,8 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
                 let shared = shared.clone();
                 async move { Ok::<_, Infallible>(Box::pin(respond(&shared, request)).await) }
             });
-            let connection = http_settings().serve_connection(TokioIo::new(stream), service);
+            let connection =
+                http_settings(HEAD_TIMEOUT).serve_connection(TokioIo::new(stream), service);
             if let Err(error) = connection.await {
                 debug!(%error, "a request on the admin port failed");
             }
@@ -86,11 +88,12 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
 }
 
 async fn respond(shared: &Arc<Shared>, request: Request<Incoming>) -> Response<Body> {
-    const PATHS: [&str; 5] =
-        ["/v1/publish", "/v1/info", "/v1/connections", "/v1/drain", "/metrics"];
+    const PATHS: [&str; 6] =
+        ["/v1/publish", "/v1/revoke", "/v1/info", "/v1/connections", "/v1/drain", "/metrics"];
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     match (method, path.as_str()) {
         (Method::POST, "/v1/publish") => publish(shared, request).await,
+        (Method::POST, "/v1/revoke") => revoke::revoke(shared, request).await,
         (Method::POST, "/v1/drain") => drain(shared, &request),
         (Method::GET, "/v1/info") => info(shared).await,
         (Method::GET, "/v1/connections") => inspect::list(shared, request.uri().query()).await,
@@ -149,14 +152,9 @@ async fn publish(shared: &Arc<Shared>, request: Request<Incoming>) -> Response<B
     if let Some(refusal) = unauthorized(shared, &request) {
         return refusal;
     }
-    let body = Limited::new(request.into_body(), BODY_BYTES_MAX).collect();
-    let body = match tokio::time::timeout(BODY_TIMEOUT, body).await {
-        Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-            return fail(StatusCode::PAYLOAD_TOO_LARGE, "the body is over 4 MiB");
-        }
-        Ok(Err(error)) => return fail(StatusCode::BAD_REQUEST, &error.to_string()),
-        Err(_) => return fail(StatusCode::REQUEST_TIMEOUT, "the body took too long"),
+    let body = match read_body(request).await {
+        Ok(body) => body,
+        Err(refusal) => return *refusal,
     };
     let allowed = |count| shared.api_allowance.lock().take(count, shared.config.api_rate);
     let is_batch = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
@@ -176,6 +174,20 @@ async fn publish(shared: &Arc<Shared>, request: Request<Incoming>) -> Response<B
         Ok(_) => fail(StatusCode::BAD_REQUEST, "a batch has at most 1000 items"),
         Err(error) => fail(StatusCode::BAD_REQUEST, &error.to_string()),
     }
+}
+
+/// A request's body, bounded in size and time; else the answer to give.
+pub(super) async fn read_body(request: Request<Incoming>) -> Result<Bytes, Box<Response<Body>>> {
+    let body = Limited::new(request.into_body(), BODY_BYTES_MAX).collect();
+    let refusal = match tokio::time::timeout(BODY_TIMEOUT, body).await {
+        Ok(Ok(body)) => return Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+            fail(StatusCode::PAYLOAD_TOO_LARGE, "the body is over 4 MiB")
+        }
+        Ok(Err(error)) => fail(StatusCode::BAD_REQUEST, &error.to_string()),
+        Err(_) => fail(StatusCode::REQUEST_TIMEOUT, "the body took too long"),
+    };
+    Err(Box::new(refusal))
 }
 
 /// Publishes items one after another, so that they keep their order; each has its own result.
@@ -228,13 +240,13 @@ async fn publish_item(shared: &Arc<Shared>, item: &Item<'_>) -> (StatusCode, ser
     }
 }
 
-fn too_many() -> Response<Body> {
+pub(super) fn too_many() -> Response<Body> {
     let mut response = fail(StatusCode::TOO_MANY_REQUESTS, "over SIGNAL_API_RATE, try again");
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     response
 }
 
-fn unauthorized(shared: &Shared, request: &Request<Incoming>) -> Option<Response<Body>> {
+pub(super) fn unauthorized(shared: &Shared, request: &Request<Incoming>) -> Option<Response<Body>> {
     let Some(key) = &shared.config.api_key else {
         return Some(fail(StatusCode::FORBIDDEN, "this API is off: set SIGNAL_API_KEY"));
     };

@@ -1,9 +1,10 @@
 //! The WebSocket handshake (RFC 6455 §4.2), and who is refused it.
 //!
 //! It decides by the request's head alone, in this order: is it an upgrade, is it well formed, may its
-//! page connect, is there room. A name of a subprotocol that is not known is not echoed. A client of
-//! `signal.v1` may bring a token; it is taken along unread, and neither echoed nor logged. The query is
-//! never looked at.
+//! page connect, is there room, and for one more of this address and in this second. Who is refused is
+//! not kept: the connection ends behind the answer. A name of a subprotocol that is not known is not
+//! echoed. A client of `signal.v1` may bring a token; it is taken along unread, and neither echoed nor
+//! logged. The query is never looked at.
 
 use fastwebsockets::upgrade::upgrade;
 use hyper::body::Incoming;
@@ -16,34 +17,41 @@ use signal_core::redis::Secret;
 use signal_core::v1::{TOKEN_PREFIX, Variant};
 use std::sync::atomic::Ordering;
 
-use super::{Body, text};
+use super::{Body, Peer, text};
 use crate::config::Origins;
 use crate::server::{Refusal, Shared};
 
 /// Seconds after which a refused client may try again.
 const RETRY_AFTER_SECONDS: &str = "5";
 
+/// The same, where the next second has room for others.
+const RETRY_AFTER_SECOND: &str = "1";
+
 /// Characters of a key: 16 bytes in base64.
 const KEY_CHARACTERS: usize = 24;
 
 /// A client that is let in, not logged in.
 #[derive(Debug)]
-pub(super) struct Accepted {
+pub(crate) struct Accepted {
     /// How it is to be spoken to.
-    pub(super) variant: Variant,
+    pub(crate) variant: Variant,
     /// What it wants to log in with, if it has brought that along.
-    pub(super) token: Option<Secret>,
+    pub(crate) token: Option<Secret>,
 }
 
 /// The answer; with what the client asked for, if it is accepted.
 pub(super) fn respond(
     shared: &Shared,
     request: &Request<Incoming>,
+    peer: &Peer,
 ) -> (Response<Body>, Option<Accepted>) {
-    match check(shared, request) {
+    match check(shared, request, peer) {
         Ok(()) => accept(shared, request.headers()),
-        Err((reason, response)) => {
+        Err((reason, mut response)) => {
             shared.refused.count(reason);
+            // Who is refused is not kept for another request.
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().entry(CONNECTION).or_insert(close);
             (*response, None)
         }
     }
@@ -51,7 +59,7 @@ pub(super) fn respond(
 
 type Refused = (Refusal, Box<Response<Body>>);
 
-fn check(shared: &Shared, request: &Request<Incoming>) -> Result<(), Refused> {
+fn check(shared: &Shared, request: &Request<Incoming>, peer: &Peer) -> Result<(), Refused> {
     let headers = request.headers();
     let refuse = |status, why: &'static str| Err((Refusal::Malformed, Box::new(text(status, why))));
     if request.version() != Version::HTTP_11 {
@@ -79,7 +87,17 @@ fn check(shared: &Shared, request: &Request<Incoming>) -> Result<(), Refused> {
     if shared.is_full() {
         return Err((Refusal::Cap, unavailable("at the connection cap\n")));
     }
-    Ok(())
+    // Last, so that only what would be accepted counts against the rate.
+    peer.upgrade(shared, headers).map_err(|reason| match reason {
+        Refusal::PerAddress => (reason, unavailable("too many connections of this address\n")),
+        Refusal::AcceptRate => {
+            let mut response = unavailable("too many connections at once\n");
+            let next_second = HeaderValue::from_static(RETRY_AFTER_SECOND);
+            response.headers_mut().insert(RETRY_AFTER, next_second);
+            (reason, response)
+        }
+        reason => (reason, unavailable("too many connections that have not logged in\n")),
+    })
 }
 
 fn accept(shared: &Shared, headers: &HeaderMap) -> (Response<Body>, Option<Accepted>) {
@@ -128,7 +146,11 @@ fn subprotocol(known: &[String], headers: &HeaderMap) -> (Variant, Option<Header
 /// A page may connect to the host that served it, or as the settings say. What sends no origin is no
 /// page.
 fn is_origin_allowed(origins: &Origins, headers: &HeaderMap) -> bool {
-    let Some(origin) = headers.get(ORIGIN) else { return true };
+    let mut found = headers.get_all(ORIGIN).into_iter();
+    let Some(origin) = found.next() else { return true };
+    if found.next().is_some() {
+        return false;
+    }
     let Ok(origin) = origin.to_str() else { return false };
     let origin = origin.to_ascii_lowercase();
     match origins {

@@ -45,7 +45,8 @@ impl State {
     pub(crate) fn bus_interrupted(&mut self, key: &ChannelKey) {
         self.counters.bus_gaps += 1;
         match key {
-            ChannelKey::Probe(_) => {}
+            // No client can do anything about a revocation that its edge may have missed.
+            ChannelKey::Revocations | ChannelKey::Probe(_) => {}
             ChannelKey::Broadcast => self.resync_all_workers(),
             ChannelKey::Client(client) | ChannelKey::OwnRoom(client) => {
                 self.resync_client_later(*client);

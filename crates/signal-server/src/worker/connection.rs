@@ -15,8 +15,7 @@ use std::task::{Context, Poll};
 use signal_core::close::CloseCode;
 use signal_core::message::{self, ClientMessageError};
 use signal_core::v1::{self, Variant};
-use socket2::SockRef;
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::ReadBuf;
 use tracing::trace;
 
 use super::hub::Slot;
@@ -109,14 +108,14 @@ impl State {
     /// Whether both sides are done, and the last word is written.
     fn is_done(&mut self, slot: Slot) -> bool {
         let session = &self.sessions[slot.0 as usize];
-        let socket = &self.sockets[slot.0 as usize];
+        let socket = &mut self.sockets[slot.0 as usize];
         if session.phase != Phase::Closing || socket.is_blocked() {
             return false;
         }
         if session.is_broken {
             // No answer can be understood any more. The peer gets an end of stream behind the Close
             // frame, and the rest of what it sends is read away, so that no reset overtakes the frame.
-            let _ = SockRef::from(&socket.stream).shutdown(std::net::Shutdown::Write);
+            socket.stream.shut_down();
         }
         session.peer_closed
     }
@@ -125,7 +124,7 @@ impl State {
         let mut scratch = std::mem::take(&mut self.scratch);
         let mut space = ReadBuf::new(&mut scratch);
         let stream = &mut self.sockets[slot.0 as usize].stream;
-        let polled = Pin::new(stream).poll_read(context, &mut space);
+        let polled = stream.poll_read(context, &mut space);
         let count = space.filled().len();
         let flow = polled.map(|outcome| match outcome {
             Ok(()) if count > 0 => self.receive(slot, &mut scratch[..count]),

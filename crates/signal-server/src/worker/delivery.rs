@@ -65,6 +65,10 @@ impl State {
         let target = match channel {
             Some(Channel::Target(target)) => target,
             Some(Channel::Probe { .. }) => return false,
+            Some(Channel::Revocations) => {
+                self.bus_revocation(payload);
+                return true;
+            }
             None => {
                 self.bus_message_bad("unknown_channel");
                 return true;
@@ -117,7 +121,7 @@ impl State {
         self.bus_message_bad("too_large");
     }
 
-    fn bus_message_bad(&mut self, reason: &'static str) {
+    pub(super) fn bus_message_bad(&mut self, reason: &'static str) {
         let count = self.counters.count_decode_error(reason);
         // The first, then each power of two: a producer gone wrong must not fill the log.
         if count.is_power_of_two() {

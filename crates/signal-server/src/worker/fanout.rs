@@ -18,9 +18,9 @@ use std::io::{self, IoSlice};
 use bytes::Bytes;
 use signal_core::v1::Variant;
 use slab::Slab;
-use tokio::net::TcpStream;
 
 use super::hub::Slot;
+use super::stream::Stream;
 use crate::counts::SendCounters;
 use crate::ws::outbox::{Full, Outbox, SLICES_MAX};
 
@@ -49,7 +49,7 @@ pub(crate) struct Range {
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "independent facts, one byte each")]
 pub(crate) struct Socket {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream,
     /// The last run owed; empty if none.
     last: Range,
     /// The first of the runs before `last`, in the fan-out's `earlier`, and the last one.
@@ -122,7 +122,7 @@ pub(crate) struct Fanout {
 
 impl Socket {
     /// A socket that is owed nothing.
-    pub(crate) fn new(stream: TcpStream, variant: Variant) -> Self {
+    pub(crate) fn new(stream: Stream, variant: Variant) -> Self {
         Self {
             stream,
             last: Range::EMPTY,
@@ -141,7 +141,7 @@ impl Socket {
 
     /// Whether the socket did not take all it was given.
     pub(crate) fn is_blocked(&self) -> bool {
-        self.outbox.is_some() && !self.held
+        (self.outbox.is_some() && !self.held) || self.stream.is_pending()
     }
 
     /// Bytes in the outbox.
@@ -343,7 +343,7 @@ impl Fanout {
             if self.write_outbox(socket).is_err() {
                 socket.failure = Some(SendFailure::Disconnected);
             }
-            if socket.outbox.is_some() || socket.failure.is_some() {
+            if socket.is_blocked() || socket.failure.is_some() {
                 self.attention.push(slot);
             }
         }
@@ -359,9 +359,11 @@ impl Fanout {
         sockets[slot.0 as usize].in_current = in_current;
     }
 
-    /// Writes what the outbox holds; returns whether it is empty now.
+    /// Writes what the outbox holds, unless it is held back; returns whether nothing is left to write.
     pub(crate) fn write_outbox(&mut self, socket: &mut Socket) -> io::Result<bool> {
-        while let Some(outbox) = &mut socket.outbox {
+        while !socket.held
+            && let Some(outbox) = &mut socket.outbox
+        {
             if outbox.is_empty() {
                 socket.outbox = None;
                 break;
@@ -379,7 +381,7 @@ impl Fanout {
                 Err(error) => return Err(error),
             }
         }
-        Ok(true)
+        socket.stream.flush()
     }
 
     /// Writes all a socket is owed with one call; what it does not take goes to its outbox.
@@ -409,6 +411,9 @@ impl Fanout {
         };
         self.counters.bytes += written as u64;
         socket.sent_bytes += written as u64;
+        if socket.stream.is_pending() {
+            self.attention.push(slot);
+        }
         if first_earlier == NONE && written == last.len() {
             return;
         }

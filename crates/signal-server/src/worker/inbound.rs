@@ -116,13 +116,8 @@ impl State {
     /// Takes one frame from the connection's allowance, which refills with time.
     pub(super) fn spend_allowance(&mut self, slot: Slot) -> bool {
         let now = self.now();
-        let rate = self.shared.config.message_rate_f32();
-        let burst = self.shared.config.message_burst_f32();
-        let session = self.session(slot);
-        let passed = now.since(session.allowance_at).as_secs_f32();
-        session.allowance_at = now;
-        session.allowance = (session.allowance + passed * rate).min(burst) - 1.0;
-        session.allowance >= 0.0
+        let (rate, burst) = (self.shared.config.message_rate, self.shared.config.message_burst);
+        self.session(slot).allowance.spend(now, rate, burst)
     }
 
     pub(super) fn request(&mut self, slot: Slot, request: Request) {

@@ -176,16 +176,24 @@ impl State {
         handshake: Option<HandshakeAnswer>,
         id: RequestId,
     ) {
-        let Grant { user_id, rooms, join, metadata, expires } = grant;
+        if self.shared.is_revoked(&grant) {
+            debug!(client = %self.session(slot).client, "the credentials of a login are revoked");
+            self.counters.revoked_logins += 1;
+            let error = Some(ErrorCode::AuthenticationFailed);
+            return self.refuse(slot, &id, error, CloseCode::CredentialsRevoked);
+        }
+        let Grant { user_id, rooms, join, metadata, expires, issued: _, token_id } = grant;
         let join = self.assignable(join);
         let session = self.session(slot);
         session.user = user_id.map(Into::into);
         session.in_own_room = true;
         session.is_login_pending = true;
+        session.admission = None;
         let transformed = handshake.is_some();
         if !rooms.is_empty()
             || !join.is_empty()
             || metadata.is_some()
+            || token_id.is_some()
             || transformed
             || id.is_some()
         {
@@ -193,6 +201,7 @@ impl State {
             details.rooms = rooms;
             details.assigned = join;
             details.metadata = metadata.map(Into::into);
+            details.token_id = token_id.map(Into::into);
             details.handshake = handshake;
             details.login = id;
         }
@@ -234,8 +243,13 @@ impl State {
         id: &RequestId,
         outcome: Result<Grant, AuthError>,
     ) {
+        let shared = self.shared.clone();
         let session = self.session(slot);
         let grant = match outcome {
+            Ok(grant) if shared.is_revoked(&grant) => {
+                self.counters.revoked_logins += 1;
+                return self.fail(slot, id, ErrorCode::AuthenticationFailed);
+            }
             Ok(grant) if grant.user_id.as_deref() == session.user.as_deref() => grant,
             Ok(_) | Err(AuthError::Rejected(_)) => {
                 self.counters.logins_rejected += 1;
@@ -249,6 +263,7 @@ impl State {
         };
         let details = session.details();
         details.rooms = grant.rooms;
+        details.token_id = grant.token_id.map(Into::into);
         if let Some(metadata) = grant.metadata {
             details.metadata = Some(metadata.into());
         }

@@ -132,6 +132,7 @@ impl State {
     pub(super) fn listen_always(&mut self) {
         if self.id == 0 {
             self.link.want(ChannelKey::Broadcast);
+            self.link.want(ChannelKey::Revocations);
         }
     }
 

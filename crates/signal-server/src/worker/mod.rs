@@ -10,11 +10,13 @@
 //! writes it. Around it: [`connection`] reads what clients send, [`login`] and [`inbound`] act on it,
 //! [`membership`] tells the bus what to listen to, [`bus_events`] hears what became of it, [`session`] and [`wheel`] watch the time.
 
+mod allowance;
 mod answer;
 mod bus_events;
 mod connection;
 pub(crate) mod delivery;
 pub(crate) mod directory;
+mod drain;
 pub(crate) mod fanout;
 pub(crate) mod hub;
 mod inbound;
@@ -24,12 +26,13 @@ pub(crate) mod membership;
 pub(crate) mod queue;
 mod repeats;
 mod resync;
+pub(crate) mod revocation;
 mod session;
+pub(crate) mod stream;
 pub(crate) mod wheel;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -37,10 +40,11 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
+use hashbrown::HashSet;
 use signal_core::close::CloseCode;
 use signal_core::id::ClientId;
-use signal_core::redis::{PubSub, RedisMode, Secret};
-use signal_core::v1::{To, Variant};
+use signal_core::redis::{PubSub, RedisMode};
+use signal_core::v1::To;
 use slab::Slab;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -48,6 +52,7 @@ use tokio::time::MissedTickBehavior;
 
 use self::delivery::{Delivery, Forward};
 use self::directory::{Tenure, WorkerId};
+use self::drain::Drain;
 use self::fanout::{Fanout, Sockets};
 use self::hub::{GroupKey, Hub, Slot};
 use self::joins::Joins;
@@ -55,17 +60,16 @@ use self::membership::Memberships;
 use self::repeats::Repeats;
 pub(crate) use self::resync::ResyncReason;
 use self::resync::Resyncs;
+use self::revocation::Revoked;
 use self::session::Session;
 use self::wheel::{TICK, Tick, Wheel};
 use crate::bus::{Link, LinkState, redis};
 use crate::counts::{ConnectionInfo, Counters, Counts};
-use crate::server::Shared;
+use crate::http::Upgraded;
+use crate::server::{Arrival, Shared};
 
 /// Bytes of one read from a client.
 const SCRATCH_BYTES: usize = 64 * 1024;
-
-/// Clients that are told to come back do so spread over this time.
-const RECONNECT_SPREAD: Duration = Duration::from_secs(2);
 
 /// Hooks still running when a worker ends have this long.
 const HOOKS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -77,7 +81,7 @@ const COMMANDS_PER_TURN: usize = 256;
 #[derive(Debug)]
 pub(crate) enum Command {
     /// A new TCP connection.
-    Accept(std::net::TcpStream, SocketAddr),
+    Accept(Arrival),
     /// A message on the in-process bus, on a channel that this worker is home to.
     Bus { channel: String, envelope: Bytes },
     /// A message for members here, from the channel's home.
@@ -103,6 +107,8 @@ pub(crate) enum Command {
     Close { client: ClientId, code: CloseCode, found: oneshot::Sender<bool> },
     /// The nodes of the Redis Cluster, as they are now.
     Topology(Arc<redis::Topology>),
+    /// Ends the connections whose credentials were withdrawn.
+    Revoke(Revoked),
     /// Messages for a group (`None`: for everyone) may have been lost on their way here.
     Resync(Option<GroupKey>, ResyncReason),
     /// Asks for connections that match.
@@ -148,6 +154,8 @@ pub(crate) struct State {
     joins: Joins,
     resyncs: Resyncs,
     repeats: Repeats,
+    /// Revoked in the turn under way.
+    revoked_tokens: HashSet<Arc<str>>,
     pub(crate) link: Link,
     wheel: Wheel,
     drain: Option<Drain>,
@@ -159,15 +167,6 @@ pub(crate) struct State {
     /// Wakes the task that writes the backlog.
     backlog_waker: Option<Waker>,
     pub(crate) counters: Counters,
-}
-
-#[derive(Debug)]
-struct Drain {
-    began: Tick,
-    window: Duration,
-    /// Connections when it began.
-    connections: usize,
-    closed: usize,
 }
 
 /// Runs a worker on this thread until it is told to stop.
@@ -224,6 +223,7 @@ impl Worker {
                 joins: Joins::default(),
                 resyncs: Resyncs::default(),
                 repeats: Repeats::default(),
+                revoked_tokens: HashSet::default(),
                 link,
                 wheel: Wheel::default(),
                 drain: None,
@@ -259,16 +259,11 @@ impl Worker {
         result
     }
 
-    /// A TCP connection has become a WebSocket; `early` is what came behind the request.
-    pub(crate) fn open(
-        self: &Rc<Self>,
-        stream: tokio::net::TcpStream,
-        variant: Variant,
-        token: Option<&Secret>,
-        early: &mut [u8],
-    ) {
-        let slot = self.turn(|state| state.open(stream, variant, token));
-        let ended = self.turn(|state| state.receive(slot, early).is_break());
+    /// A TCP connection has become a WebSocket.
+    pub(crate) fn open(self: &Rc<Self>, upgraded: Upgraded) {
+        let Upgraded { stream, accepted, mut early, admission } = upgraded;
+        let slot = self.turn(|state| state.open(stream, &accepted, admission));
+        let ended = self.turn(|state| state.receive(slot, &mut early).is_break());
         if ended {
             self.turn(|state| state.finish(slot));
         } else {
@@ -342,6 +337,9 @@ impl Drop for PanicWatch<'_> {
 impl State {
     /// Writes what is owed, and wakes the tasks that have to look at their sockets.
     fn end_turn(&mut self) {
+        if !self.revoked_tokens.is_empty() {
+            self.end_revoked_tokens();
+        }
         let more = self.fanout.flush(&mut self.sockets);
         self.note_lags();
         if self.fanout.has_attention() {
@@ -386,9 +384,9 @@ impl State {
     /// Acts on a command; returns whether it is the last one.
     fn command(&mut self, command: Command) -> bool {
         match command {
-            Command::Accept(stream, address) => {
+            Command::Accept(arrival) => {
                 if let Some(worker) = self.worker.upgrade() {
-                    tokio::task::spawn_local(crate::http::serve(worker, stream, address));
+                    tokio::task::spawn_local(crate::http::serve(worker, arrival));
                 }
             }
             Command::Bus { channel, envelope } => {
@@ -430,6 +428,7 @@ impl State {
                 let _ = found.send(slot.is_some());
             }
             Command::Topology(topology) => self.topology(&topology),
+            Command::Revoke(revoked) => self.revoke(revoked),
             Command::Resync(group, reason) => self.resync_later(group, reason),
             Command::List(filter, answer) => {
                 let _ = answer.send(self.list(&filter));
@@ -437,11 +436,7 @@ impl State {
             Command::Count(answer) => {
                 let _ = answer.send(self.count());
             }
-            Command::Drain(window) => {
-                let connections = self.sessions.len();
-                self.drain = Some(Drain { began: self.now(), window, connections, closed: 0 });
-                self.drain_some();
-            }
+            Command::Drain(window) => self.begin_drain(window),
             Command::Stop => return true,
         }
         false
@@ -461,58 +456,6 @@ impl State {
         self.announce_resyncs();
         self.drain_some();
         while self.hook_tasks.try_join_next().is_some() {}
-    }
-
-    /// Closes as many connections as the time since the drain began asks for.
-    fn drain_some(&mut self) {
-        let Some(drain) = &self.drain else { return };
-        let passed = self.now().since(drain.began);
-        let share = match drain.window.is_zero() {
-            true => 1.0,
-            false => (passed.as_secs_f64() / drain.window.as_secs_f64()).min(1.0),
-        };
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            clippy::cast_precision_loss,
-            reason = "a share of a count of connections"
-        )]
-        let target = match share >= 1.0 {
-            true => usize::MAX,
-            false => (share * drain.connections as f64) as usize,
-        };
-        let count = target.saturating_sub(drain.closed);
-        let slots: Vec<Slot> = self
-            .sessions
-            .iter()
-            .filter(|(_, session)| !session.is_closing())
-            .take(count)
-            .map(|(index, _)| Slot(u32::try_from(index).expect("slots have 28 bits")))
-            .collect();
-        if let Some(drain) = &mut self.drain {
-            drain.closed += slots.len();
-        }
-        for slot in slots {
-            self.say_goodbye(slot, "draining", CloseCode::Draining);
-        }
-    }
-
-    /// Closes a connection that is to come back; clients of `signal.v1` are told when.
-    fn say_goodbye(&mut self, slot: Slot, reason: &str, code: CloseCode) {
-        if !self.sockets[slot.0 as usize].variant.is_v1() {
-            let code = match code {
-                CloseCode::Draining => CloseCode::ServerShuttingDown,
-                code => code,
-            };
-            self.begin_close(slot, code);
-            return;
-        }
-        if self.session(slot).is_online() {
-            let spread = RECONNECT_SPREAD.mul_f64(crate::random::fraction()).as_millis();
-            let data = format!("{{\"reason\":\"{reason}\",\"retryAfterMs\":{spread}}}");
-            self.notify(slot, "\"goodbye\"", &data);
-        }
-        self.begin_close(slot, code);
     }
 
     /// Numbers as they are now, and what became of the hub's indexes.

@@ -11,20 +11,21 @@ use std::time::{Duration, SystemTime};
 
 use signal_core::close::CloseCode;
 use signal_core::id::ClientId;
-use signal_core::redis::Secret;
-use signal_core::v1::Variant;
-use tokio::net::TcpStream;
 use tracing::info;
 
 use super::State;
+use super::allowance::MessageAllowance;
 use super::answer::RequestId;
 use super::fanout::{SendFailure, Socket};
 use super::hub::{GroupKind, Slot};
 use super::inbound::Inbox;
+use super::stream::Stream;
 use super::wheel::{TICK, Tick};
 use crate::auth::RoomPattern;
 use crate::counts::ConnectionInfo;
+use crate::gate::Admission;
 use crate::hooks::{Client, HandshakeAnswer};
+use crate::http::Accepted;
 use crate::ws::frame::{Opcode, write_close, write_frame};
 use crate::ws::parser::Parser;
 
@@ -98,8 +99,9 @@ pub(super) struct Session {
     /// The tick of its entry in the wheel; other entries are stale.
     timer_at: Tick,
     /// Messages it may send now; refilled with time.
-    pub(super) allowance: f32,
-    pub(super) allowance_at: Tick,
+    pub(super) allowance: MessageAllowance,
+    /// Its place among those that have not logged in; none once it has.
+    pub(super) admission: Option<Box<Admission>>,
     waker: Option<Waker>,
 }
 
@@ -113,6 +115,8 @@ pub(super) struct Details {
     /// Acknowledgements of joins that wait for the bus, in the worker's table.
     pub(super) joins: Vec<u32>,
     pub(super) metadata: Option<Arc<serde_json::Value>>,
+    /// The id of the token that it logged in with.
+    pub(super) token_id: Option<Box<str>>,
     pub(super) handshake: Option<HandshakeAnswer>,
     /// The id of the request that logged in, until it is answered.
     pub(super) login: RequestId,
@@ -181,9 +185,9 @@ impl State {
     /// Takes a new connection in; with a token it logs in at once.
     pub(super) fn open(
         &mut self,
-        stream: TcpStream,
-        variant: Variant,
-        token: Option<&Secret>,
+        stream: Stream,
+        accepted: &Accepted,
+        admission: Box<Admission>,
     ) -> Slot {
         let now = self.now();
         let entry = self.sessions.vacant_entry();
@@ -218,16 +222,16 @@ impl State {
             last_activity: now,
             next_ping: now,
             timer_at: Tick(u32::MAX),
-            allowance: self.shared.config.message_burst_f32(),
-            allowance_at: now,
+            allowance: MessageAllowance::default(),
+            admission: Some(admission),
             waker: None,
         });
-        let socket = self.sockets.insert(Socket::new(stream, variant));
+        let socket = self.sockets.insert(Socket::new(stream, accepted.variant));
         assert_eq!(socket, slot.0 as usize, "sockets and sessions share their slots");
         self.counters.opened += 1;
         self.note_connection_count();
         self.arm(slot);
-        if let Some(token) = token {
+        if let Some(token) = &accepted.token {
             self.authenticate_by_token(slot, token);
         }
         slot

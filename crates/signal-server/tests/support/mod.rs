@@ -56,7 +56,7 @@ pub struct Edge {
     pub address: SocketAddr,
     pub admin: SocketAddr,
     pub handle: SignalHandle,
-    /// Channels that stay when every client has gone: a probe for each link, and the broadcasts.
+    /// Channels that stay when every client has gone: a probe for each link, broadcasts, revocations.
     pub kept: usize,
     stop: Option<oneshot::Sender<()>>,
     running: JoinHandle<()>,
@@ -122,8 +122,8 @@ impl Edge {
         let config = builder.settings();
         let kept = match (&config.redis.mode, config.redis.pubsub) {
             (RedisMode::None, _) => 0,
-            (RedisMode::Cluster { .. }, PubSub::Sharded) => config.workers * MASTERS + 1,
-            _ => config.workers + 1,
+            (RedisMode::Cluster { .. }, PubSub::Sharded) => config.workers * MASTERS + 2,
+            _ => config.workers + 2,
         };
         let signal = builder.bind().await.expect("the edge binds");
         let (address, handle) = (signal.address(), signal.handle());

@@ -410,7 +410,10 @@ fn expect_outcome(outcome: &Outcome) -> Result<(), RedisError> {
 }
 
 fn describe(key: &ChannelKey) -> String {
-    key.with_target(|target| format!("{target:?}"))
+    key.with_target(|target| match target {
+        Some(target) => format!("{target:?}"),
+        None => format!("{key:?}"),
+    })
 }
 
 /// The links of a worker that has this one.

@@ -45,8 +45,12 @@ impl WireNames {
             out.push_str(&self.probe(*number));
             return;
         }
+        if *key == ChannelKey::Revocations {
+            out.push_str(&self.names.revocations());
+            return;
+        }
         key.with_target(|target| {
-            self.names.write(target.expect("only a probe has none"), out);
+            self.names.write(target.expect("only a probe and revocations have none"), out);
         });
     }
 
@@ -89,6 +93,7 @@ impl WireNames {
                 None => ChannelKey::Group(GroupKey::room(name)),
             }),
             Channel::Target(Target::User(id)) => Some(ChannelKey::Group(GroupKey::user(id))),
+            Channel::Revocations => Some(ChannelKey::Revocations),
             Channel::Probe { instance, .. } => {
                 let number = instance.strip_prefix(self.instance.as_str())?;
                 match number.strip_prefix('.') {
@@ -121,6 +126,7 @@ mod tests {
             let names = WireNames::new(ChannelNames::new("p:"), "signal-1", 3, sharded);
             for key in [
                 ChannelKey::Broadcast,
+                ChannelKey::Revocations,
                 ChannelKey::Probe(0),
                 ChannelKey::Probe(17),
                 ChannelKey::Client(client),
