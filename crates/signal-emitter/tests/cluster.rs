@@ -20,7 +20,7 @@ use signal_emitter::{
 };
 use tokio::{sync::oneshot, task::JoinHandle};
 
-use cluster::{Cluster, channel_of};
+use cluster::{Cluster, channel_of, room_of};
 use support::{Redis, Reply, Socket, bounded, emitter_config, free_port};
 
 const LONG: Duration = Duration::from_mins(5);
@@ -89,7 +89,7 @@ async fn sharded_messages_go_to_the_owner_of_their_slot_and_are_counted() {
     let emitter = Emitter::connect(failing(&cluster, PubSub::Sharded)).await.unwrap();
     assert!(emitter.is_connected());
     for master in 0..3 {
-        let room = cluster.room_of(master);
+        let room = room_of(master);
         assert_eq!(send(&emitter, &room, 1).await.unwrap(), Some(0));
         let mut subscriber = cluster.socket(master);
         assert!(subscriber.listen_sharded(&channel_of(&room)));
@@ -137,7 +137,7 @@ async fn classic_messages_reach_subscribers_of_every_server_uncounted() {
 async fn what_is_held_for_a_dead_master_arrives_in_order_at_its_replica() {
     let mut cluster = Cluster::start();
     let emitter = Emitter::connect(holding(&cluster, PubSub::Sharded)).await.unwrap();
-    let (room, other) = (cluster.room_of(0), cluster.room_of(1));
+    let (room, other) = (room_of(0), room_of(1));
     // The replica hears what its master gets, and what it gets itself once it is promoted.
     let mut subscriber = cluster.socket(3);
     assert!(subscriber.listen_sharded(&channel_of(&room)));
@@ -173,7 +173,7 @@ async fn what_is_held_for_a_dead_master_arrives_in_order_at_its_replica() {
 async fn a_dead_master_fails_its_own_calls_only() {
     let mut cluster = Cluster::start();
     let emitter = Arc::new(Emitter::connect(failing(&cluster, PubSub::Sharded)).await.unwrap());
-    let rooms: Vec<_> = (0..3).map(|master| cluster.room_of(master)).collect();
+    let rooms: Vec<_> = (0..3).map(|master| room_of(master)).collect();
     cluster.kill(1);
     connected(&emitter, false).await;
     // Until its replica has taken over: that master's fail, the others' never.
@@ -200,7 +200,7 @@ async fn a_dead_master_fails_its_own_calls_only() {
 async fn a_master_that_hangs_holds_up_its_own_calls_only() {
     let cluster = Cluster::start();
     let emitter = Emitter::connect(failing(&cluster, PubSub::Sharded)).await.unwrap();
-    let rooms: Vec<_> = (0..3).map(|master| cluster.room_of(master)).collect();
+    let rooms: Vec<_> = (0..3).map(|master| room_of(master)).collect();
     cluster.signal(2, "-STOP");
     let short = Duration::from_millis(50);
     let stuck = emitter.to_room(&rooms[2]).event("n").deadline(short).send();
@@ -226,7 +226,7 @@ async fn a_master_that_hangs_holds_up_its_own_calls_only() {
 async fn slots_move_and_every_message_arrives_once_and_in_order() {
     let cluster = Cluster::start();
     let emitter = Emitter::connect(failing(&cluster, PubSub::Sharded)).await.unwrap();
-    let room = cluster.room_of(0);
+    let room = room_of(0);
     let channel = channel_of(&room);
     let mut before = cluster.socket(0);
     assert!(before.listen_sharded(&channel));
@@ -252,7 +252,7 @@ async fn slots_move_and_every_message_arrives_once_and_in_order() {
 async fn all_servers_may_restart() {
     let mut cluster = Cluster::start();
     let emitter = Emitter::connect(holding(&cluster, PubSub::Sharded)).await.unwrap();
-    let rooms: Vec<_> = (0..3).map(|master| cluster.room_of(master)).collect();
+    let rooms: Vec<_> = (0..3).map(|master| room_of(master)).collect();
     let sending: Vec<_> = rooms.iter().map(|room| keep_sending(&emitter, room)).collect();
     for node in 0..6 {
         cluster.kill(node);
@@ -281,7 +281,7 @@ async fn one_seed_that_answers_is_enough() {
     *nodes = vec![dead.clone(), nodes[4].clone()];
     let emitter = Emitter::connect(config.clone()).await.unwrap();
     for master in 0..3 {
-        send(&emitter, &cluster.room_of(master), 0).await.unwrap();
+        send(&emitter, &room_of(master), 0).await.unwrap();
     }
     config.redis.mode = RedisMode::Cluster { nodes: vec![dead] };
     config.timeout = Duration::from_millis(200);
@@ -325,7 +325,7 @@ async fn a_producer_of_a_cluster_needs_few_rights() {
     config.redis.username = Some("producer".to_owned());
     let emitter = Emitter::connect(config).await.unwrap();
     for master in 0..3 {
-        send(&emitter, &cluster.room_of(master), 0).await.unwrap();
+        send(&emitter, &room_of(master), 0).await.unwrap();
     }
     let error = emitter.to_user("u").event("n").send().await.unwrap_err();
     assert!(matches!(&error, EmitterError::Redis(answer) if answer.starts_with("NOPERM")));

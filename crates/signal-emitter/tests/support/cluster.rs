@@ -167,15 +167,6 @@ impl Cluster {
         set(from, &["NODE", &target]);
     }
 
-    /// A room whose channel belongs to a master, as the slots were at the start.
-    pub(crate) fn room_of(&self, master: usize) -> String {
-        let is_here = |room: &String| {
-            let slot = slot(&channel_of(room));
-            usize::from(slot / (SLOTS / 3)).min(MASTERS - 1) == master
-        };
-        (0..).map(|number| format!("room-{number}")).find(is_here).unwrap()
-    }
-
     pub(crate) fn settings(&self, pubsub: PubSub) -> RedisSettings {
         let nodes = self.nodes.iter().map(|node| ("127.0.0.1".to_owned(), node.port)).collect();
         RedisSettings { mode: RedisMode::Cluster { nodes }, pubsub, ..RedisSettings::default() }
@@ -210,6 +201,16 @@ impl Drop for Cluster {
         }
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+/// A room whose channel belongs to a master, as the slots are at the start.
+pub(crate) fn room_of(master: usize) -> String {
+    let is_here = |room: &String| {
+        let slot = slot(&channel_of(room));
+        usize::from(slot / (SLOTS / 3)).min(MASTERS - 1) == master
+    };
+    let mut rooms = (0..10_000).map(|number| format!("room-{number}"));
+    rooms.find(is_here).expect("a third of them is")
 }
 
 /// The sharded channel of a room.
