@@ -101,7 +101,15 @@ async fn what_was_under_way_goes_out_again_with_its_id() {
     for message in sending {
         ids.push(bounded(message).await.unwrap().id);
     }
-    let second: Vec<_> = (0..3).map(|_| next(&mut subscriber)).collect();
+    // A slow machine may need a third time; each begins with the first and keeps the order.
+    let mut second: Vec<(String, String)> = Vec::new();
+    while second.last() != first.last() {
+        let message = next(&mut subscriber);
+        if message == first[0] {
+            second.clear();
+        }
+        second.push(message);
+    }
     assert_eq!(first, second);
     assert_eq!(ids, second.into_iter().map(|(id, _)| id).collect::<Vec<_>>());
 }

@@ -93,6 +93,8 @@ struct Flight {
     answers: FuturesOrdered<BoxFuture<'static, (u64, Result<u64, Failure>)>>,
     /// The server, and which of the connections to it.
     connection: Option<(Arc<Node>, u64)>,
+    /// That connection is gone.
+    is_broken: bool,
     /// Redis was away, and nothing has gone out since.
     was_away: bool,
 }
@@ -208,6 +210,7 @@ impl Lane {
             tokio::select! {
                 biased;
                 Some((ticket, answer)) = flight.answers.next(), if !flight.answers.is_empty() => {
+                    flight.is_broken |= matches!(answer, Err(Failure::Broken(_)));
                     if let Some(delay) = self.settle(ticket, answer) {
                         rewind = rewind.max(Some(delay));
                     }
@@ -260,6 +263,9 @@ impl Lane {
                     return None;
                 }
                 flight.board(node);
+            } else if flight.is_broken && self.policy.hold {
+                // The client does not know it yet, and would keep what it is given now for later.
+                return Some(Pause::Away);
             }
             if flight.was_away && self.policy.await_edges {
                 return Some(Pause::Edges);
@@ -329,6 +335,7 @@ impl Flight {
     /// What goes out next goes to this server. It may have been away, even if nobody noticed.
     fn board(&mut self, node: &Arc<Node>) {
         let before = self.connection.replace((node.clone(), node.connections()));
+        self.is_broken = false;
         self.was_away |= before.is_some();
     }
 }
