@@ -173,7 +173,7 @@ async fn what_is_held_for_a_dead_master_arrives_in_order_at_its_replica() {
 async fn a_dead_master_fails_its_own_calls_only() {
     let mut cluster = Cluster::start();
     let emitter = Arc::new(Emitter::connect(failing(&cluster, PubSub::Sharded)).await.unwrap());
-    let rooms: Vec<_> = (0..3).map(|master| room_of(master)).collect();
+    let rooms: Vec<_> = (0..3).map(room_of).collect();
     cluster.kill(1);
     connected(&emitter, false).await;
     // Until its replica has taken over: that master's fail, the others' never.
@@ -200,7 +200,7 @@ async fn a_dead_master_fails_its_own_calls_only() {
 async fn a_master_that_hangs_holds_up_its_own_calls_only() {
     let cluster = Cluster::start();
     let emitter = Emitter::connect(failing(&cluster, PubSub::Sharded)).await.unwrap();
-    let rooms: Vec<_> = (0..3).map(|master| room_of(master)).collect();
+    let rooms: Vec<_> = (0..3).map(room_of).collect();
     cluster.signal(2, "-STOP");
     let short = Duration::from_millis(50);
     let stuck = emitter.to_room(&rooms[2]).event("n").deadline(short).send();
@@ -252,7 +252,7 @@ async fn slots_move_and_every_message_arrives_once_and_in_order() {
 async fn all_servers_may_restart() {
     let mut cluster = Cluster::start();
     let emitter = Emitter::connect(holding(&cluster, PubSub::Sharded)).await.unwrap();
-    let rooms: Vec<_> = (0..3).map(|master| room_of(master)).collect();
+    let rooms: Vec<_> = (0..3).map(room_of).collect();
     let sending: Vec<_> = rooms.iter().map(|room| keep_sending(&emitter, room)).collect();
     for node in 0..6 {
         cluster.kill(node);
