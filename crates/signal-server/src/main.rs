@@ -37,7 +37,7 @@ fn run() -> Result<(), Failure> {
             "emit" => cli::emit::run(arguments, &values).await,
             "tail" => cli::tail::run(arguments).await,
             "token" => cli::token::run(arguments, &values),
-            "check" => cli::check::run(&values).await,
+            "check" => Box::pin(cli::check::run(&values)).await,
             "completions" => {
                 cli::papers::completions(arguments);
                 Ok(())
