@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod http;
 pub mod proxy;
 pub mod redis;
+pub mod sealed;
 pub mod socket;
 pub mod traffic;
 
@@ -26,6 +27,7 @@ use tokio::task::JoinHandle;
 pub use self::cluster::{Cluster, MASTERS};
 pub use self::proxy::Proxy;
 pub use self::redis::Redis;
+pub use self::sealed::Sealed;
 pub use self::socket::{Frame, Socket};
 pub use self::traffic::Traffic;
 
