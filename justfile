@@ -40,7 +40,7 @@ bench *arguments:
     cargo build --release --bin signal
     cargo run --release -p signal-benches --bin signal-bench -- {{arguments}}
 
-# Fuzz one target: client_message, envelope, frame, token
+# Fuzz one target: client_message, encrypted, envelope, frame, token
 fuzz target seconds="60":
     cd fuzz && cargo +nightly fuzz run {{target}} -- -max_total_time={{seconds}}
 

@@ -8,7 +8,8 @@ import { Process, bun, scratch, until } from "./support.mjs";
 // Read when the package is loaded, which is why it is loaded below.
 process.env.APP_ENV_LOGGER_FOLDER_PATH = scratch;
 const require = createRequire(import.meta.url);
-const { RedisHelper, WebSocketEmitter, applicationLogger } = require("@venizia/ignis-helpers");
+const { ECDH, RedisHelper, WebSocketEmitter, applicationLogger } = require("@venizia/ignis-helpers");
+export { ECDH };
 export const { Redis } = require("ioredis");
 applicationLogger.silent = true;
 

@@ -32,6 +32,10 @@ rust() {
     echo "signal-emitter depends on the above" >&2
     return 1
   fi
+  if cargo tree -p signal-emitter -e normal,features --prefix none | grep 'signal-core feature "crypto"'; then
+    echo "signal-emitter encrypts nothing, and must not ask for what does" >&2
+    return 1
+  fi
   say "tests"
   cargo test --workspace --quiet
   say "tests of optional features"

@@ -7,6 +7,7 @@
 
 mod connection;
 pub mod payload;
+mod privacy;
 mod publisher;
 mod sequence;
 mod tally;
@@ -21,6 +22,8 @@ use mio::{Events, Interest, Poll, Token};
 
 use self::connection::{Connection, Phase};
 use self::payload::{Audience, MARKER_EVENT, Template};
+pub use self::privacy::Privacy;
+use self::privacy::Seals;
 use self::publisher::Publisher;
 use self::tally::Tally;
 pub use self::tally::{Integrity, Latency, Progress};
@@ -117,6 +120,8 @@ pub struct Driver {
     server: SocketAddr,
     connections: Vec<Connection>,
     publisher: Publisher,
+    privacy: Privacy,
+    seals: Seals,
     tally: Tally,
     clock: Clock,
     buffer: Box<[u8]>,
@@ -143,7 +148,7 @@ pub struct Running {
 
 impl Driver {
     /// Connects the producer to Redis; clients come with [`Driver::connect`].
-    pub fn new(server_port: u16, redis_port: u16) -> Result<Self, DriverError> {
+    pub fn new(server_port: u16, redis_port: u16, privacy: Privacy) -> Result<Self, DriverError> {
         let poll = Poll::new()?;
         let mut publisher = Publisher::connect(loopback(redis_port))?;
         let both = Interest::READABLE | Interest::WRITABLE;
@@ -153,6 +158,8 @@ impl Driver {
             server: loopback(server_port),
             connections: Vec::new(),
             publisher,
+            privacy,
+            seals: Seals::default(),
             tally: Tally::default(),
             clock: Clock::start(),
             buffer: vec![0; READ_BYTES].into(),
@@ -168,7 +175,7 @@ impl Driver {
         self.connections.reserve_exact(count.saturating_sub(self.connections.len()));
         while self.connections.len() < count || self.handshakes > 0 {
             while self.connections.len() < count && self.handshakes < HANDSHAKES_MAX {
-                let mut connection = Connection::open(self.server)?;
+                let mut connection = Connection::open(self.server, self.privacy)?;
                 let token = Token(self.connections.len() + FIRST_CONNECTION);
                 let both = Interest::READABLE | Interest::WRITABLE;
                 self.poll.registry().register(connection.stream(), token, both)?;
@@ -374,8 +381,10 @@ impl Driver {
                     rest = &rest[frame.length..];
                     match (frame.opcode, connection.phase) {
                         (websocket::OPCODE_TEXT, Phase::Ready) => {
-                            self.unmarked -=
-                                self.tally.take_text(connection, frame.payload, now)?;
+                            let key = connection.key.as_deref();
+                            if let Some(text) = self.seals.open(key, frame.payload)? {
+                                self.unmarked -= self.tally.take_text(connection, text, now)?;
+                            }
                         }
                         (websocket::OPCODE_TEXT, _) => {
                             connection.authenticated(frame.payload)?;

@@ -15,8 +15,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use signal_benches::report::{Report, Round, cost_micros};
-use signal_benches::rows::{IDLE_CLIENTS, IDLE_KEY, TRAFFIC_ROWS};
+use signal_benches::driver::Privacy;
+use signal_benches::report::{PrivacyRound, Report, Round, cost_micros};
+use signal_benches::rows::{IDLE_CLIENTS, IDLE_KEY, PRIVACY_ROWS, PrivacyRow, TRAFFIC_ROWS};
 use signal_benches::turn::{self, Setting, Subject, TurnError};
 use signal_benches::{floor, process};
 
@@ -32,7 +33,7 @@ struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
     /// Only rows whose key contains this: room-fixed, room-saturated, unicast-fixed,
-    /// unicast-saturated, idle. May be repeated.
+    /// unicast-saturated, encrypted-fixed, encrypted-saturated, idle. May be repeated.
     #[arg(long, value_name = "ROW")]
     only: Vec<String>,
     /// Rounds per row; in each, both servers take a turn.
@@ -121,7 +122,8 @@ impl Bench {
             .map_err(|error| format!("cannot find this program: {error}"))?;
         process::pin_to(arguments.driver_core)
             .map_err(|error| format!("cannot run on core {}: {error}", arguments.driver_core))?;
-        let keys = TRAFFIC_ROWS.iter().map(|row| row.key).chain([IDLE_KEY]);
+        let keys = TRAFFIC_ROWS.iter().map(|row| row.key);
+        let keys = keys.chain(PRIVACY_ROWS.iter().map(|row| row.key)).chain([IDLE_KEY]);
         let keys: Vec<_> = keys.collect();
         for wanted in &arguments.only {
             if !keys.iter().any(|key| key.contains(wanted.as_str())) {
@@ -158,6 +160,14 @@ impl Bench {
                 Err(error) => complete = complain(row.title, &error),
             }
         }
+        // The floor does not encrypt: these rows are Signal beside itself.
+        let is_signal = matches!(self.signal, Subject::Signal(_));
+        for row in PRIVACY_ROWS.iter().filter(|row| is_signal && self.wants(row.key)) {
+            match self.private_rounds(row) {
+                Ok(rounds) => report.privacy.push((*row, rounds)),
+                Err(error) => complete = complain(row.title, &error),
+            }
+        }
         if self.wants(IDLE_KEY) {
             let rounds = self.rounds("idle connections", |subject| {
                 let reading = turn::idle(&self.setting, subject)?;
@@ -170,6 +180,25 @@ impl Bench {
             }
         }
         (report, complete)
+    }
+
+    /// Lets the three ways of delivering take turns; each begins as often as the others.
+    fn private_rounds(&self, row: &PrivacyRow) -> Result<Vec<PrivacyRound>, TurnError> {
+        const WAYS: [Privacy; 3] = [Privacy::Clear, Privacy::Session, Privacy::Room];
+        let mut rounds = Vec::new();
+        for round in 0..self.rounds {
+            let mut readings = [None; WAYS.len()];
+            for turn in 0..WAYS.len() {
+                let way = (round as usize + turn) % WAYS.len();
+                let reading = turn::private_traffic(&self.setting, &self.signal, row, WAYS[way])?;
+                let cost = cost_micros(&reading);
+                eprintln!("{:<22} {:<7?} {cost:.2} µs per delivery", row.title, WAYS[way]);
+                readings[way] = Some(reading);
+            }
+            let [clear, session, room] = readings.map(|reading| reading.expect("each had a turn"));
+            rounds.push(PrivacyRound { clear, session, room });
+        }
+        Ok(rounds)
     }
 
     fn wants(&self, key: &str) -> bool {

@@ -3,10 +3,14 @@
 //! Pure: readings in, text out. A ratio is the median of the rounds' own ratios, because the two
 //! turns of a round are neighbours in time and a machine drifts.
 
+mod privacy;
+
 use std::io::{self, Write};
 
+pub use self::privacy::PrivacyRound;
+
 use crate::driver::Integrity;
-use crate::rows::{IDLE_KIB_BUDGET, STRUCTURE_FACTOR, TrafficRow};
+use crate::rows::{IDLE_KIB_BUDGET, PrivacyRow, STRUCTURE_FACTOR, TrafficRow};
 use crate::turn::{IdleReading, TrafficReading};
 
 /// Share of the time that a server may wait for its core before its turn counts as disturbed.
@@ -26,6 +30,8 @@ pub struct Round<Reading> {
 pub struct Report {
     /// Rows with traffic.
     pub traffic: Vec<(TrafficRow, Vec<Round<TrafficReading>>)>,
+    /// Rows of encryption.
+    pub privacy: Vec<(PrivacyRow, Vec<PrivacyRound>)>,
     /// Rounds of the memory row.
     pub idle: Vec<Round<IdleReading>>,
 }
@@ -47,16 +53,17 @@ struct Line {
 impl Report {
     /// Writes both tables.
     pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
-        self.write_budgets(out)?;
-        self.write_details(out)
+        if !self.traffic.is_empty() || !self.idle.is_empty() {
+            self.write_budgets(out)?;
+        }
+        privacy::write(out, &self.privacy)?;
+        self.write_details(out)?;
+        self.write_disturbance(out)
     }
 
     /// What went wrong in all turns of both servers.
     pub fn integrity(&self) -> Integrity {
-        let rounds = self.traffic.iter().flat_map(|(_, rounds)| rounds);
-        rounds.fold(Integrity::default(), |sum, round| {
-            sum.and(round.signal.integrity).and(round.floor.integrity)
-        })
+        self.readings().fold(Integrity::default(), |sum, reading| sum.and(reading.integrity))
     }
 
     fn write_budgets(&self, out: &mut impl Write) -> io::Result<()> {
@@ -101,17 +108,22 @@ impl Report {
             "\nper rd: deliveries per read of the driver. server, driver: share of a core.\n\
              waited: share of the time that the server was ready, but something else ran.\n\
              redis µs: CPU of Redis per delivery, which is seconds per million."
-        )?;
-        self.write_disturbance(out)
+        )
+    }
+
+    fn readings(&self) -> impl Iterator<Item = TrafficReading> {
+        let traffic = self.traffic.iter().flat_map(|(_, rounds)| rounds);
+        let private = self.privacy.iter().flat_map(|(_, rounds)| rounds);
+        traffic
+            .flat_map(|round| [round.signal, round.floor])
+            .chain(private.flat_map(|round| [round.clear, round.session, round.room]))
     }
 
     /// Says so if something else ran on the server's core.
     fn write_disturbance(&self, out: &mut impl Write) -> io::Result<()> {
-        let rounds = self.traffic.iter().flat_map(|(_, rounds)| rounds);
-        let readings = rounds.flat_map(|round| [round.signal, round.floor]);
         let disturbed =
             |reading: &TrafficReading| reading.server_waited > reading.seconds * WAITED_SHARE_MAX;
-        match readings.filter(disturbed).count() {
+        match self.readings().filter(disturbed).count() {
             0 => Ok(()),
             turns => writeln!(
                 out,
@@ -294,7 +306,8 @@ mod tests {
         let torn =
             TrafficReading { integrity: Integrity { lost: 2, ..Integrity::default() }, ..reading };
         let rounds = vec![Round { signal: reading, floor: torn }];
-        let report = Report { traffic: vec![(crate::rows::TRAFFIC_ROWS[0], rounds)], idle: vec![] };
+        let report =
+            Report { traffic: vec![(crate::rows::TRAFFIC_ROWS[0], rounds)], ..Report::default() };
         assert_eq!(report.integrity().lost, 2);
         let mut text = Vec::new();
         report.write(&mut text).unwrap();

@@ -38,6 +38,41 @@ pub struct TrafficRow {
     pub fixed_rate: bool,
 }
 
+/// A row that compares Signal with itself: the same room in clear, with session keys, with a room key.
+#[derive(Debug, Clone, Copy)]
+pub struct PrivacyRow {
+    /// What `--only` matches.
+    pub key: &'static str,
+    /// What the table says.
+    pub title: &'static str,
+    /// The load.
+    pub load: Load,
+    /// True if the load has a rate of its own.
+    pub fixed_rate: bool,
+}
+
+/// Most that a delivery under a room key may cost, as a multiple of the same in clear.
+pub const ROOM_KEY_BUDGET: f64 = 1.25;
+
+/// The rows of encryption, in the order of the table.
+pub const PRIVACY_ROWS: [PrivacyRow; 2] = [
+    PrivacyRow {
+        key: "encrypted-fixed",
+        title: "room 1000 @ 20 msg/s",
+        load: Load {
+            audience: Audience::Room,
+            pace: Pace::Ticks { interval: Duration::from_millis(50), messages: 1 },
+        },
+        fixed_rate: true,
+    },
+    PrivacyRow {
+        key: "encrypted-saturated",
+        title: "room 1000 saturated",
+        load: Load { audience: Audience::Room, pace: Pace::Window { messages: 16 } },
+        fixed_rate: false,
+    },
+];
+
 /// What `--only` matches for the memory row.
 pub const IDLE_KEY: &str = "idle";
 

@@ -6,10 +6,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::driver::{Driver, DriverError, Integrity, Latency};
+use crate::driver::{Driver, DriverError, Integrity, Latency, Load, Privacy};
 use crate::floor::Delivery;
 use crate::process::{self, Cpu, Process, ProcessError};
-use crate::rows::{CLIENTS, IDLE_CLIENTS, TrafficRow};
+use crate::rows::{CLIENTS, IDLE_CLIENTS, PrivacyRow, TrafficRow};
 
 /// Between two readings of resident memory.
 const SETTLE_INTERVAL: Duration = Duration::from_millis(400);
@@ -94,15 +94,35 @@ pub fn traffic(
     subject: &Subject,
     row: &TrafficRow,
 ) -> Result<TrafficReading, TurnError> {
-    let mut stage = Stage::set(setting, subject, row.floor)?;
+    let stage = Stage::set(setting, subject, row.floor, Privacy::None)?;
+    measure(stage, setting, row.load, row.fixed_rate)
+}
+
+/// Runs a load against Signal, whose clients get it as `privacy` says.
+pub fn private_traffic(
+    setting: &Setting,
+    signal: &Subject,
+    row: &PrivacyRow,
+    privacy: Privacy,
+) -> Result<TrafficReading, TurnError> {
+    let stage = Stage::set(setting, signal, Delivery::Coalesce, privacy)?;
+    measure(stage, setting, row.load, row.fixed_rate)
+}
+
+fn measure(
+    mut stage: Stage,
+    setting: &Setting,
+    load: Load,
+    fixed_rate: bool,
+) -> Result<TrafficReading, TurnError> {
     let driver = &mut stage.driver;
     driver.connect(CLIENTS)?;
     driver.join()?;
-    driver.await_delivery(row.load.audience)?;
+    driver.await_delivery(load.audience)?;
 
-    let mut running = driver.start(row.load)?;
+    let mut running = driver.start(load)?;
     driver.run(&mut running, setting.warm_up)?;
-    if row.fixed_rate {
+    if fixed_rate {
         driver.record_latency();
     }
     let before = Usage::read(&stage.server, &stage.redis, driver)?;
@@ -127,7 +147,7 @@ pub fn traffic(
 /// Fills a server with idle connections.
 pub fn idle(setting: &Setting, subject: &Subject) -> Result<IdleReading, TurnError> {
     let (few, many) = IDLE_CLIENTS;
-    let mut stage = Stage::set(setting, subject, Delivery::Coalesce)?;
+    let mut stage = Stage::set(setting, subject, Delivery::Coalesce, Privacy::None)?;
     stage.driver.connect(few)?;
     let resident_before = settle(&mut stage.driver, &stage.server)?;
     let cpu_before = stage.server.cpu()?.used_seconds;
@@ -169,10 +189,13 @@ impl Subject {
         port: u16,
         redis: u16,
         delivery: Delivery,
+        privacy: Privacy,
     ) -> Result<Process, TurnError> {
         let started = match self {
             Self::Signal(binary) => {
+                let encryption = if privacy == Privacy::None { "off" } else { "optional" };
                 let settings = [
+                    ("SIGNAL_ENCRYPTION", encryption.to_owned()),
                     ("SIGNAL_LISTEN", format!("127.0.0.1:{port}")),
                     ("SIGNAL_ADMIN_LISTEN", "127.0.0.1:0".to_owned()),
                     ("SIGNAL_WORKERS", "1".to_owned()),
@@ -200,13 +223,18 @@ impl Subject {
 // === impl Stage ===
 
 impl Stage {
-    fn set(setting: &Setting, subject: &Subject, delivery: Delivery) -> Result<Self, TurnError> {
+    fn set(
+        setting: &Setting,
+        subject: &Subject,
+        delivery: Delivery,
+        privacy: Privacy,
+    ) -> Result<Self, TurnError> {
         let redis_port = process::free_port()?;
         let redis = process::start_redis(setting.driver_core, redis_port)?;
         let port = process::free_port()?;
-        let mut server = subject.start(setting.server_core, port, redis_port, delivery)?;
+        let mut server = subject.start(setting.server_core, port, redis_port, delivery, privacy)?;
         server.await_port(port)?;
-        let driver = Driver::new(port, redis_port)?;
+        let driver = Driver::new(port, redis_port, privacy)?;
         Ok(Self { driver, server, redis })
     }
 }

@@ -7,9 +7,11 @@ use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
 
 use mio::net::TcpStream;
+use signal_core::crypto::{Key, Offer};
 
 use super::DriverError;
 use super::payload;
+use super::privacy::{self, Privacy};
 use super::sequence::Sequence;
 use crate::websocket;
 
@@ -37,6 +39,11 @@ pub(super) struct Connection {
     pub(super) marked: bool,
     pub(super) sequence: Sequence,
     partial: Vec<u8>,
+    privacy: Privacy,
+    /// The client's half of the agreement on a key, until the server's has come.
+    offer: Option<Offer>,
+    /// The session's key.
+    pub(super) key: Option<Box<Key>>,
 }
 
 /// A frame that is all there.
@@ -60,7 +67,7 @@ pub(super) fn next_frame(input: &[u8]) -> Option<Frame<'_>> {
 
 impl Connection {
     /// Starts to connect.
-    pub(super) fn open(address: SocketAddr) -> io::Result<Self> {
+    pub(super) fn open(address: SocketAddr, privacy: Privacy) -> io::Result<Self> {
         let stream = TcpStream::connect(address)?;
         Ok(Self {
             stream,
@@ -68,6 +75,9 @@ impl Connection {
             marked: false,
             sequence: Sequence::default(),
             partial: Vec::new(),
+            privacy,
+            offer: privacy.encrypts().then(Offer::new),
+            key: None,
         })
     }
 
@@ -81,9 +91,13 @@ impl Connection {
             return Err(error.into());
         }
         self.stream.set_nodelay(true)?;
+        let subprotocol = match self.privacy.is_v1() {
+            true => "Sec-WebSocket-Protocol: signal.v1.json\r\n",
+            false => "",
+        };
         let request = format!(
             "GET /ws HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n"
+             Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n{subprotocol}\r\n"
         );
         self.phase = Phase::Upgrading;
         self.send(request.as_bytes())
@@ -143,7 +157,12 @@ impl Connection {
         }
         self.phase = Phase::Authenticating;
         let user = payload::user_id(client);
-        self.send_text(&format!(r#"{{"event":"authenticate","data":{{"userId":"{user}"}}}}"#))?;
+        let key = match &self.offer {
+            Some(offer) => format!(r#","publicKey":"{}""#, offer.public_key()),
+            None => String::new(),
+        };
+        let data = format!(r#"{{"userId":"{user}"{key}}}"#);
+        self.send_text(&format!(r#"{{"event":"authenticate","data":{data}}}"#))?;
         Ok(end + 4)
     }
 
@@ -151,6 +170,11 @@ impl Connection {
     pub(super) fn authenticated(&mut self, text: &[u8]) -> Result<(), DriverError> {
         if !text.starts_with(br#"{"event":"connected""#) {
             return Err(DriverError::Unexpected(String::from_utf8_lossy(text).into_owned()));
+        }
+        if let Some(offer) = self.offer.take() {
+            let key = privacy::session_key(offer, text);
+            let unexpected = || DriverError::Unexpected(String::from_utf8_lossy(text).into_owned());
+            self.key = Some(Box::new(key.ok_or_else(unexpected)?));
         }
         self.phase = Phase::Ready;
         Ok(())

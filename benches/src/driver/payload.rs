@@ -23,6 +23,8 @@ const HEAD: &str = r#"{"event":"bench","data":{"seq":"#;
 const MIDDLE: &str = r#","ts":"#;
 const TAIL: &str = r#","pad":""#;
 const END: &str = r#""}}"#;
+/// What a client of `signal.v1` gets in place of the last brace.
+const ADDRESS: &str = r#","to":{"room":"bench"}}"#;
 const SEQUENCE_AT: usize = HEAD.len();
 const TIME_AT: usize = SEQUENCE_AT + DIGITS + MIDDLE.len();
 const PAD_BYTES: usize = TEXT_BYTES - (TIME_AT + DIGITS + TAIL.len() + END.len());
@@ -37,10 +39,15 @@ pub fn user_id(client: u32) -> String {
 /// Sequence number and time of sending, in microseconds, of a delivered text; `None` if it is not
 /// a measured message, whole and as it was sent.
 pub fn parse(text: &[u8]) -> Option<(u64, u64)> {
-    if text.len() != TEXT_BYTES || !text.starts_with(HEAD.as_bytes()) {
+    let (text, end) = match text.strip_suffix(ADDRESS.as_bytes()) {
+        Some(text) => (text, &END[..END.len() - 1]),
+        None => (text, END),
+    };
+    let length = TEXT_BYTES - END.len() + end.len();
+    if text.len() != length || !text.starts_with(HEAD.as_bytes()) {
         return None;
     }
-    if !text.ends_with(END.as_bytes()) {
+    if !text.ends_with(end.as_bytes()) {
         return None;
     }
     let sequence = read_number(&text[SEQUENCE_AT..SEQUENCE_AT + DIGITS])?;
@@ -176,6 +183,9 @@ mod tests {
         let whole =
             format!("{HEAD}{NUMBER_BASE}{MIDDLE}{NUMBER_BASE}{TAIL}{}{END}", "x".repeat(PAD_BYTES));
         assert_eq!(parse(whole.as_bytes()), Some((0, 0)));
+        let addressed = format!("{}{ADDRESS}", &whole[..TEXT_BYTES - 1]);
+        assert_eq!(parse(addressed.as_bytes()), Some((0, 0)));
+        assert_eq!(parse(format!("{whole}{ADDRESS}").as_bytes()), None);
         assert_eq!(parse(&whole.as_bytes()[..TEXT_BYTES - 1]), None);
         assert_eq!(parse(whole.replace("\"seq\":1", "\"seq\":-").as_bytes()), None);
     }

@@ -13,6 +13,7 @@
 //! - [`json`]: a validating scanner that slices JSON text and never builds values;
 //! - [`message`]: the plain client wire;
 //! - [`v1`]: what the `signal.v1` subprotocols add to it;
+//! - `crypto`: what the client wire may be encrypted with (feature `crypto`, which producers do without);
 //! - [`envelope`]: the bus wire, as JSON and as `MessagePack`;
 //! - [`revocation`]: credentials that are withdrawn, on the bus;
 //! - [`redis`]: the Redis settings that edges and producers share;
@@ -35,6 +36,9 @@ pub mod message;
 mod msgpack;
 
 pub mod v1;
+
+#[cfg(feature = "crypto")]
+pub mod crypto;
 
 pub mod envelope;
 

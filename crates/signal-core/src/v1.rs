@@ -45,6 +45,8 @@ pub enum ErrorCode {
     AuthenticationError,
     /// No keys could be agreed on.
     EncryptionFailed,
+    /// What was sealed does not open.
+    DecryptionFailed,
     /// Nothing handles this event.
     Unsupported,
     /// What handles it has failed.
@@ -239,6 +241,7 @@ impl ErrorCode {
             Self::AuthenticationFailed => "authentication_failed",
             Self::AuthenticationError => "authentication_error",
             Self::EncryptionFailed => "encryption_failed",
+            Self::DecryptionFailed => "decryption_failed",
             Self::Unsupported => "unsupported",
             Self::Failed => "failed",
         }
@@ -253,6 +256,7 @@ impl ErrorCode {
             Self::AuthenticationFailed => "Authentication failed",
             Self::AuthenticationError => "Authentication error",
             Self::EncryptionFailed => "Encryption handshake failed",
+            Self::DecryptionFailed => "Decryption failed",
             Self::Unsupported => "Nothing handles this event",
             Self::Failed => "The request failed",
         }

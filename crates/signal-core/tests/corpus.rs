@@ -4,6 +4,9 @@ use std::{fs, path::Path};
 
 #[path = "../../../fuzz/checks/client_message.rs"]
 mod client_message;
+#[cfg(feature = "crypto")]
+#[path = "../../../fuzz/checks/encrypted.rs"]
+mod encrypted;
 #[path = "../../../fuzz/checks/envelope.rs"]
 mod envelope;
 
@@ -26,4 +29,10 @@ fn client_message_corpus() {
 #[test]
 fn envelope_corpus() {
     replay("envelope", envelope::check);
+}
+
+#[cfg(feature = "crypto")]
+#[test]
+fn encrypted_corpus() {
+    replay("encrypted", encrypted::check);
 }

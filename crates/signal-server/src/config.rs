@@ -47,7 +47,7 @@ pub struct Config {
     pub rooms: Vec<RoomPattern>,
     /// Rooms that every client is in from the start.
     pub default_rooms: Vec<String>,
-    /// Whether a handshake is asked for.
+    /// Whether payloads are encrypted.
     pub encryption: Encryption,
     /// Which pages of other sites may connect.
     pub origins: Origins,
@@ -112,14 +112,14 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
-/// Whether clients shake hands to encrypt.
+/// Whether payloads are encrypted: in the way that is built in, unless the embedder has hooks for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encryption {
     /// Never.
     Off,
-    /// If they send a key.
+    /// For clients that send a key.
     Optional,
-    /// Those that do not are closed.
+    /// For all: those that send none are closed.
     Required,
 }
 

@@ -108,6 +108,14 @@ pub struct Counters {
     pub resyncs: u64,
     /// Ended connections by close code: Signal's or the peer's; 1006 without one, 0 for unknown ones.
     pub closes: BTreeMap<u16, u64>,
+    /// Messages sealed for one client each.
+    pub sealed_for_sessions: u64,
+    /// Messages sealed for all members of a room, once per worker and variant.
+    pub sealed_for_rooms: u64,
+    /// Keys made for rooms.
+    pub room_keys: u64,
+    /// Sealed messages of clients that could not be opened.
+    pub decryptions_failed: u64,
     /// What was sent.
     pub sent: SendCounters,
 }
@@ -150,6 +158,8 @@ pub struct Counts {
     pub channels_wanted: usize,
     /// Channels that Redis has confirmed.
     pub channels_confirmed: usize,
+    /// Rooms with members that encrypt, per worker.
+    pub room_keys: usize,
     /// Groups in the directory of workers; none with a single worker.
     pub directory: usize,
     /// Connections that have not logged in, those that are no WebSockets yet included.
@@ -206,6 +216,10 @@ impl Counters {
         self.tick_delay.add(&other.tick_delay);
         self.bus_gaps += other.bus_gaps;
         self.resyncs += other.resyncs;
+        self.sealed_for_sessions += other.sealed_for_sessions;
+        self.sealed_for_rooms += other.sealed_for_rooms;
+        self.room_keys += other.room_keys;
+        self.decryptions_failed += other.decryptions_failed;
         self.sent.frames += other.sent.frames;
         self.sent.bytes += other.sent.bytes;
         self.sent.writes += other.sent.writes;
@@ -254,6 +268,7 @@ impl Counts {
             && self.lingering == 0
             && self.elsewhere == 0
             && self.waiting == 0
+            && self.room_keys == 0
             && self.directory == 0
             && self.unauthenticated == 0
             && self.outbox_bytes == 0
@@ -284,6 +299,7 @@ impl Counts {
         self.lingering += other.lingering;
         self.elsewhere += other.elsewhere;
         self.waiting += other.waiting;
+        self.room_keys += other.room_keys;
         self.channels_wanted += other.channels_wanted;
         self.channels_confirmed += other.channels_confirmed;
         self.memberships += other.memberships;

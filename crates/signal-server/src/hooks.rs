@@ -167,7 +167,7 @@ pub trait MessageHandler: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Reply, HookError>> + Send;
 }
 
-/// Agrees on keys with a client that is logging in.
+/// Agrees on keys with a client that is logging in; instead of the encryption that is built in.
 pub trait Handshake: Send + Sync + 'static {
     /// What goes into `connected`; `None` if the client sent nothing to agree on. From then on the
     /// client's deliveries pass through the [`OutboundTransformer`].

@@ -80,6 +80,8 @@ fn labelled(page: &mut Page, shared: &Shared, counts: &Counts) {
     }
     let refused = Refusal::ALL.into_iter().zip(shared.refused.get());
     page.family("signal_refused_total", "counter", "connections refused", "reason", refused);
+    let sealed = [("session", counters.sealed_for_sessions), ("room", counters.sealed_for_rooms)];
+    page.family("signal_encryptions_total", "counter", "messages sealed", "key", sealed);
     let logins = [
         ("accepted", counters.logins),
         ("rejected", counters.logins_rejected),
@@ -147,6 +149,13 @@ fn single(page: &mut Page, shared: &Shared, counts: &Counts) {
             "rooms asked for and denied",
             counters.joins_denied,
         ),
+        (
+            "signal_decryptions_failed_total",
+            "counter",
+            "sealed messages that did not open",
+            counters.decryptions_failed,
+        ),
+        ("signal_room_keys_total", "counter", "room keys made", counters.room_keys),
         ("signal_hook_errors_total", "counter", "hooks that failed", counters.hook_errors),
         ("signal_bus_messages_total", "counter", "messages from the bus", counters.bus_messages),
         ("signal_bus_gaps_total", "counter", "possible losses on the way", counters.bus_gaps),

@@ -210,14 +210,14 @@ impl SignalBuilder {
         self
     }
 
-    /// Agrees on keys with clients, where encryption is on.
+    /// Agrees on keys with clients, where encryption is on, instead of the way that is built in.
     #[must_use]
     pub fn handshake(mut self, handshake: impl Handshake) -> Self {
         self.hooks.handshake = Some(erase!(handshake, handshake(client, credentials)));
         self
     }
 
-    /// Changes what clients get that have shaken hands.
+    /// Changes what clients get that have shaken hands. With it nothing is encrypted by the edge itself.
     #[must_use]
     pub fn outbound_transformer(mut self, transformer: impl OutboundTransformer) -> Self {
         self.hooks.transform = Some(Arc::new(transformer));

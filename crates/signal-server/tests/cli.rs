@@ -6,7 +6,7 @@ mod support;
 
 use serde_json::json;
 use signal_core::redis::Secret;
-use signal_server::config::{Auth, JwtSettings, KeySource};
+use signal_server::config::{Auth, Encryption, JwtSettings, KeySource};
 use support::http::get_json;
 use support::process::{Process, failure, printed, run};
 use support::{Edge, Frame, Redis, Socket, config};
@@ -276,5 +276,25 @@ async fn an_address_in_use_is_told() {
     for flag in ["--listen", "--admin-listen"] {
         let (code, said) = failure(&["serve", flag, &taken.0], &DEV).await;
         assert_eq!((code, said), (1, expected.clone()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tail_opens_what_is_sealed() {
+    for (encryption, sealed) in [(Encryption::Required, 2), (Encryption::Off, 0)] {
+        let mut settings = config();
+        settings.encryption = encryption;
+        let edge = Edge::with(settings).await;
+        let url = format!("ws://{}/ws", edge.address);
+        let mut tail = Process::start(&["tail", "--url", &url, "--user", "u"], &[]);
+        assert!(tail.line().await.unwrap().contains("  connected            {\"id\":"));
+        for number in 0..2 {
+            edge.handle.send_to_user("u", "order.created", &number).await.unwrap();
+            let line = tail.line().await.unwrap();
+            assert!(line.ends_with(&format!("  order.created        {number}")), "{line}");
+        }
+        assert_eq!(edge.counts().await.counters.sealed_for_sessions, sealed);
+        edge.stop().await;
+        assert_eq!(tail.exit_code().await, Some(69));
     }
 }

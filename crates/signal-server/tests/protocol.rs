@@ -188,7 +188,11 @@ async fn refused_logins_are_told_and_closed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn encryption_that_is_required_but_not_set_up_closes() {
-    let edge = Edge::with(with(|config| config.encryption = Encryption::Required)).await;
+    // An embedder that transforms, but agrees on no keys.
+    let settings = with(|config| config.encryption = Encryption::Required);
+    let transform = |_: &Client, _: &str, _: Option<&str>| -> Option<Transformed> { None };
+    let builder = Signal::builder().config(settings).outbound_transformer(transform);
+    let edge = Edge::build(builder).await;
     let mut socket = edge.connect().await;
     socket.send_text(r#"{"event":"authenticate"}"#).await;
     assert_eq!(socket.closed().await, (4004, "Encryption required".to_owned()));
@@ -432,7 +436,9 @@ async fn a_drain_delivers_what_is_queued_and_says_why() {
 #[tokio::test(flavor = "multi_thread")]
 async fn optional_encryption_is_for_those_that_ask() {
     let optional = || with(|config| config.encryption = Encryption::Optional);
-    let edge = Edge::with(optional()).await;
+    let transform = |_: &Client, _: &str, _: Option<&str>| -> Option<Transformed> { None };
+    let builder = Signal::builder().config(optional()).outbound_transformer(transform);
+    let edge = Edge::build(builder).await;
     let mut socket = edge.connect().await;
     socket.send(&json!({ "event": "authenticate", "data": { "publicKey": "key" } })).await;
     assert_eq!(socket.event("connected").await.get("serverPublicKey"), None, "nobody to shake");

@@ -1,5 +1,6 @@
 //! `signal tail`: a client that prints what arrives.
 
+use std::borrow::Cow;
 use std::io::Write as _;
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
+use signal_core::crypto::{Key, Offer};
 use tokio::net::TcpStream;
 
 use super::{Failure, host_and_port};
@@ -27,10 +29,27 @@ struct Delivery<'a> {
     data: Option<&'a RawValue>,
 }
 
+/// What `connected` says of encryption.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ServerHalf<'a> {
+    server_public_key: &'a str,
+    salt: &'a str,
+}
+
+/// Opens what an edge seals, if it does.
+enum Seal {
+    Offered(Offer),
+    Agreed(Key),
+    None,
+}
+
 pub(crate) async fn run(arguments: &ArgMatches) -> Result<(), Failure> {
     let text = |name: &str| arguments.get_one::<String>(name).map(String::as_str);
     let mut socket = connect(text("url").expect("it has a default")).await?;
-    let mut credentials = json!({});
+    let offer = Offer::new();
+    let mut credentials = json!({ "publicKey": offer.public_key() });
+    let mut seal = Seal::Offered(offer);
     for (argument, member) in [("token", "token"), ("user", "userId")] {
         if let Some(value) = text(argument) {
             credentials[member] = json!(value);
@@ -44,10 +63,37 @@ pub(crate) async fn run(arguments: &ArgMatches) -> Result<(), Failure> {
     loop {
         let frame = socket.read_frame().await.map_err(Failure::unavailable)?;
         match frame.opcode {
-            OpCode::Text => print(&String::from_utf8_lossy(&frame.payload))?,
+            OpCode::Text => print(&seal.open(&String::from_utf8_lossy(&frame.payload)))?,
             OpCode::Close => return Err(closed(&frame.payload)),
             _ => {}
         }
+    }
+}
+
+// === impl Seal ===
+
+impl Seal {
+    /// The text of a message; one that does not open, or is in clear, as it is.
+    fn open<'a>(&mut self, text: &'a str) -> Cow<'a, str> {
+        let delivery = serde_json::from_str::<Delivery<'_>>(text).ok();
+        let Some(Delivery { event, data: Some(data) }) = delivery else { return text.into() };
+        match (&*event, std::mem::replace(self, Self::None)) {
+            ("connected", Self::Offered(offer)) => {
+                let accepted = serde_json::from_str(data.get()).ok().and_then(
+                    |ServerHalf { server_public_key, salt }| {
+                        offer.accept(server_public_key, salt).ok()
+                    },
+                );
+                *self = accepted.map_or(Self::None, Self::Agreed);
+            }
+            ("encrypted", Self::Agreed(key)) => {
+                let opened = key.open(data.get());
+                *self = Self::Agreed(key);
+                return opened.map_or(text.into(), Cow::Owned);
+            }
+            (_, unchanged) => *self = unchanged,
+        }
+        text.into()
     }
 }
 

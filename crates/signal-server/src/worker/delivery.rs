@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use signal_core::channel::{Channel, Target};
+use signal_core::crypto::RoomKey;
 use signal_core::envelope::Envelope;
 use signal_core::id::ClientId;
 use signal_core::v1::{Outgoing, To, Variant};
@@ -20,6 +21,7 @@ use signal_core::{json, message};
 use tracing::warn;
 
 use super::directory::{Tenure, WorkerSet};
+use super::encryption::{Form, Privacy, write_room_frame};
 use super::fanout::Range;
 use super::hub::{GroupKey, GroupKind, Slot};
 use super::resync::ResyncReason;
@@ -235,6 +237,7 @@ impl State {
         let (members, to) = match members {
             Members::Everyone => (self.hub.everyone(), To::All),
             Members::Group(GroupKind::Room, name) => {
+                self.prepare_room_key(name);
                 (self.hub.members(GroupKind::Room, name), To::Room(name))
             }
             Members::Group(GroupKind::User, id) => {
@@ -244,6 +247,10 @@ impl State {
         if members.is_empty() {
             return;
         }
+        let mut room_key = match to {
+            To::Room(name) => self.room_keys.key(name),
+            To::All | To::User | To::Client => None,
+        };
         let mut excluded: Vec<Slot> = exclude
             .iter()
             .filter(|client| {
@@ -254,12 +261,25 @@ impl State {
             .map(|client| Slot(client.slot()))
             .collect();
         excluded.sort_unstable();
-        self.fanout.queue_all(&mut self.sockets, members, &excluded, |variant, out| {
-            delivery.write_frame(variant, to, out);
+        let is_keyed = room_key.is_some();
+        let counters = &mut self.counters;
+        self.fanout.queue_all(&mut self.sockets, members, &excluded, is_keyed, |form, out| {
+            match form {
+                Form::Clear(variant) => delivery.write_frame(variant, to, out),
+                Form::Keyed(variant) => {
+                    let key = room_key.as_mut().expect("it is keyed by this one");
+                    counters.sealed_for_rooms += 1;
+                    delivery.write_room_frame(key, variant, to, out);
+                }
+            }
         });
-        for slot in self.fanout.take_transformed() {
-            self.deliver_to(slot, to, delivery);
+        let alone = self.fanout.take_alone();
+        let id = delivery.id.filter(|_| !alone.is_empty()).map(message::json_string);
+        for &slot in &alone {
+            self.say(slot, &delivery.outgoing(Some(to), id.as_deref()));
+            self.fanout.relieve(&mut self.sockets);
         }
+        self.fanout.give_back_alone(alone);
     }
 
     /// Queues a message for one connection.
@@ -273,11 +293,13 @@ impl State {
     pub(super) fn say(&mut self, slot: Slot, outgoing: &Outgoing<'_>) {
         let socket = &self.sockets[slot.0 as usize];
         let variant = socket.variant;
-        let range = if socket.transformed {
-            let Some(range) = self.encode_transformed(slot, variant, outgoing) else { return };
-            range
-        } else {
-            self.fanout.encode(|out| write_message_frame(out, variant, outgoing))
+        let range = match socket.privacy {
+            Privacy::Clear => self.fanout.encode(|out| write_message_frame(out, variant, outgoing)),
+            Privacy::Sealed => self.encode_sealed(slot, variant, outgoing),
+            Privacy::Transformed => {
+                let Some(range) = self.encode_transformed(slot, variant, outgoing) else { return };
+                range
+            }
         };
         self.fanout.queue(&mut self.sockets, slot, range, true);
     }
@@ -330,6 +352,12 @@ impl<'a> Delivery<'a> {
     fn write_frame(&self, variant: Variant, to: To<'_>, out: &mut Vec<u8>) {
         let id = self.id.filter(|_| variant.is_v1()).map(message::json_string);
         write_message_frame(out, variant, &self.outgoing(Some(to), id.as_deref()));
+    }
+
+    /// Appends the frame for clients of a variant that have the room's key.
+    fn write_room_frame(&self, key: &mut RoomKey, variant: Variant, to: To<'_>, out: &mut Vec<u8>) {
+        let id = self.id.map(message::json_string);
+        write_room_frame(out, key, variant, &self.outgoing(Some(to), id.as_deref()));
     }
 }
 

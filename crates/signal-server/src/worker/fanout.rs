@@ -5,7 +5,8 @@
 //! that touch are one, so that a socket owed several frames in a row gets them as one contiguous
 //! write. No allocation and no reference count per member. A write that would block leaves the rest
 //! to the connection's outbox and its task. It never waits and never calls back. Bounds: the buffer
-//! is [`BUFFER_BYTES_MAX`] (beyond, all is written at once), the lists hold each socket once.
+//! is [`BUFFER_BYTES_MAX`], or [`SINGLES_BYTES_MAX`] (beyond, all is written at once), the lists hold each
+//! socket once.
 //!
 //! A fan-out of thousands of writes takes tens of milliseconds, so only a slice of sockets is
 //! written in one go; the rest waits in the backlog for the following turns, between which the worker
@@ -19,6 +20,7 @@ use bytes::Bytes;
 use signal_core::v1::Variant;
 use slab::Slab;
 
+use super::encryption::{Form, Privacy};
 use super::hub::Slot;
 use super::stream::Stream;
 use crate::counts::SendCounters;
@@ -30,6 +32,10 @@ pub(crate) const SLICE_SOCKETS: usize = 256;
 
 /// Bytes of frames that may wait for the backlog.
 const BUFFER_BYTES_MAX: usize = 1024 * 1024;
+
+/// Bytes of frames that are for one socket each. More than of those that many share, so that a thousand
+/// sockets still get several messages in one write.
+const SINGLES_BYTES_MAX: usize = 8 * BUFFER_BYTES_MAX;
 
 /// What of the buffer's room is kept between batches.
 const BUFFER_BYTES_KEPT: usize = 64 * 1024;
@@ -47,7 +53,6 @@ pub(crate) struct Range {
 /// A connection as far as sending is concerned: kept apart from the session, so that a fan-out
 /// touches one cache line per member.
 #[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "independent facts, one byte each")]
 pub(crate) struct Socket {
     pub(super) stream: Stream,
     /// The last run owed; empty if none.
@@ -63,8 +68,8 @@ pub(crate) struct Socket {
     pub(super) held: bool,
     /// How frames for it are written.
     pub(super) variant: Variant,
-    /// Deliveries are transformed for this one alone (session encryption).
-    pub(super) transformed: bool,
+    /// Who besides the client may read what it gets.
+    pub(super) privacy: Privacy,
     /// Bytes the socket took.
     pub(super) sent_bytes: u64,
     /// What ended it from the sending side, until the session's task takes notice.
@@ -114,7 +119,8 @@ pub(crate) struct Fanout {
     outbox_bytes_max: usize,
     /// Connections whose task has to take notice: blocked, or at an end.
     attention: Vec<Slot>,
-    transformed: Vec<Slot>,
+    /// Members of the message under way that share no form with others.
+    alone: Vec<Slot>,
     pub(super) counters: SendCounters,
 }
 
@@ -133,7 +139,7 @@ impl Socket {
             in_backlog: false,
             held: false,
             variant,
-            transformed: false,
+            privacy: Privacy::Clear,
             sent_bytes: 0,
             failure: None,
         }
@@ -190,7 +196,7 @@ impl Fanout {
             backlog: VecDeque::new(),
             outbox_bytes_max,
             attention: Vec::new(),
-            transformed: Vec::new(),
+            alone: Vec::new(),
             counters: SendCounters::default(),
         }
     }
@@ -207,37 +213,59 @@ impl Fanout {
         Bytes::copy_from_slice(self.bytes(range))
     }
 
-    /// Queues a message for members, save those excluded and those whose deliveries are transformed,
-    /// which are listed for [`Self::take_transformed`]. `encode` is asked once for each variant that a
-    /// member speaks. `excluded` is sorted.
+    /// Queues a message for members, save those excluded and those that get a form of their own, which
+    /// are listed for [`Self::take_alone`]. `encode` is asked once for each form that members share.
+    /// `is_keyed` tells that the message may be sealed under a room's key, which all who get it so
+    /// have. `excluded` is sorted.
     pub(crate) fn queue_all(
         &mut self,
         sockets: &mut Sockets,
         members: &[Slot],
         excluded: &[Slot],
-        encode: impl Fn(Variant, &mut Vec<u8>),
+        is_keyed: bool,
+        mut encode: impl FnMut(Form, &mut Vec<u8>),
     ) {
         let small = members.len() <= SLICE_SOCKETS;
-        let mut ranges = [None; Variant::ALL.len()];
+        let mut clear = [None; Variant::ALL.len()];
+        let mut keyed = [None; Variant::ALL.len()];
         for &slot in members {
             if !excluded.is_empty() && excluded.binary_search(&slot).is_ok() {
                 continue;
             }
             let Some(socket) = sockets.get(slot.0 as usize) else { continue };
-            if socket.transformed {
-                self.transformed.push(slot);
-                continue;
-            }
             let variant = socket.variant;
-            let range = *ranges[variant as usize]
-                .get_or_insert_with(|| self.encode(|out| encode(variant, out)));
+            let (range, form) = match socket.privacy {
+                Privacy::Clear => (&mut clear[variant as usize], Form::Clear(variant)),
+                Privacy::Sealed if is_keyed && variant.is_v1() => {
+                    (&mut keyed[variant as usize], Form::Keyed(variant))
+                }
+                Privacy::Sealed | Privacy::Transformed => {
+                    self.alone.push(slot);
+                    continue;
+                }
+            };
+            let range = *range.get_or_insert_with(|| self.encode(|out| encode(form, out)));
             self.queue(sockets, slot, range, small);
         }
     }
 
-    /// The members whose deliveries are transformed one by one.
-    pub(crate) fn take_transformed(&mut self) -> Vec<Slot> {
-        std::mem::take(&mut self.transformed)
+    /// The members that get a form of their own; the list is given back when they have it.
+    pub(crate) fn take_alone(&mut self) -> Vec<Slot> {
+        std::mem::take(&mut self.alone)
+    }
+
+    /// Takes the list back, emptied, for the next message.
+    pub(crate) fn give_back_alone(&mut self, mut alone: Vec<Slot>) {
+        alone.clear();
+        self.alone = alone;
+    }
+
+    /// Writes all there is if the buffer is full. For those who encode frame after frame for one socket
+    /// each, so that what a message to many takes in memory is bounded.
+    pub(crate) fn relieve(&mut self, sockets: &mut Sockets) {
+        if self.end() as usize > SINGLES_BYTES_MAX {
+            self.flush(sockets);
+        }
     }
 
     /// Queues a frame for one socket. `small` tells that the message has few members, and may go
@@ -561,3 +589,7 @@ impl Fanout {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "fanout_tests.rs"]
+mod tests;

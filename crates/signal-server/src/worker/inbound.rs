@@ -91,6 +91,9 @@ impl State {
                 return self.fail(slot, &None, ErrorCode::InvalidMessage);
             }
         };
+        if self.is_encrypted(slot, &message.event) {
+            return self.on_encrypted(slot, message.data);
+        }
         let id: RequestId = message.id.map(|id| id.as_ref().into());
         let kind = match (&*message.event, self.session(slot).phase) {
             ("heartbeat", _) => return self.acknowledge(slot, &id, "null"),

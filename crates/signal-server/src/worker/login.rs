@@ -111,6 +111,9 @@ impl State {
         let encryption = self.shared.config.encryption;
         match self.shared.hooks.handshake.clone() {
             _ if encryption == Encryption::Off => self.log_in(slot, grant, None, id),
+            None if self.shared.hooks.transform.is_none() => {
+                self.agree(slot, grant, &credentials, id);
+            }
             None if encryption == Encryption::Optional => self.log_in(slot, grant, None, id),
             None => {
                 error!("encryption is required, but no handshake is set up");
@@ -161,7 +164,13 @@ impl State {
         }
     }
 
-    fn refuse(&mut self, slot: Slot, id: &RequestId, error: Option<ErrorCode>, code: CloseCode) {
+    pub(super) fn refuse(
+        &mut self,
+        slot: Slot,
+        id: &RequestId,
+        error: Option<ErrorCode>,
+        code: CloseCode,
+    ) {
         if let Some(error) = error {
             self.fail(slot, id, error);
         }
@@ -169,7 +178,7 @@ impl State {
     }
 
     /// The client is in: indexed, in its rooms, and answered as soon as the bus has confirmed.
-    fn log_in(
+    pub(super) fn log_in(
         &mut self,
         slot: Slot,
         grant: Grant,
@@ -215,8 +224,7 @@ impl State {
         } else {
             self.answer_login(slot);
         }
-        self.sockets[slot.0 as usize].transformed =
-            transformed && self.shared.hooks.transform.is_some();
+        self.begin_privacy(slot, transformed);
         self.counters.logins += 1;
         if let Some(hook) = self.shared.hooks.connected.clone() {
             let future = hook(self.client(slot));

@@ -148,7 +148,11 @@ impl State {
 
     /// Makes a connection a member; returns whether the bus has confirmed the group.
     pub(super) fn enter_group(&mut self, slot: Slot, kind: GroupKind, name: &str) -> bool {
-        match self.hub.join(slot, kind, name) {
+        let joined = self.hub.join(slot, kind, name);
+        if kind == GroupKind::Room && joined != Joined::Already {
+            self.room_joined(slot, name);
+        }
+        match joined {
             Joined::First(key) => self.first_member(key),
             Joined::Already | Joined::Member => {
                 self.is_confirmed(&GroupKey { kind, name: name.into() })
@@ -178,6 +182,9 @@ impl State {
             return std::mem::take(&mut self.session(slot).in_own_room);
         }
         let was_member = self.hub.is_member(slot, GroupKind::Room, room);
+        if was_member {
+            self.room_left(slot, room);
+        }
         if let Some(key) = self.hub.leave(slot, GroupKind::Room, room) {
             self.last_member(key);
         }
@@ -195,6 +202,7 @@ impl State {
         self.session(slot).in_own_room = false;
         self.link.unwant(&ChannelKey::Client(client));
         self.link.unwant(&ChannelKey::OwnRoom(client));
+        self.forget_room_keys(slot);
         let mut emptied = Vec::new();
         self.hub.forget(slot, |key| emptied.push(key));
         for key in emptied {

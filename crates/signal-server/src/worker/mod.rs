@@ -8,7 +8,8 @@
 //!
 //! In the data's way: [`delivery`] takes a message from the bus, [`hub`] says who gets it, [`fanout`]
 //! writes it. Around it: [`connection`] reads what clients send, [`login`] and [`inbound`] act on it,
-//! [`membership`] tells the bus what to listen to, [`bus_events`] hears what became of it, [`session`] and [`wheel`] watch the time.
+//! [`membership`] tells the bus what to listen to, [`bus_events`] hears what became of it,
+//! [`encryption`] seals and opens with [`room_keys`], [`session`] and [`wheel`] watch the time.
 
 mod allowance;
 mod answer;
@@ -17,6 +18,7 @@ mod connection;
 pub(crate) mod delivery;
 pub(crate) mod directory;
 mod drain;
+mod encryption;
 pub(crate) mod fanout;
 pub(crate) mod hub;
 mod inbound;
@@ -27,6 +29,7 @@ pub(crate) mod queue;
 mod repeats;
 mod resync;
 pub(crate) mod revocation;
+mod room_keys;
 mod session;
 pub(crate) mod stream;
 pub(crate) mod wheel;
@@ -61,6 +64,7 @@ use self::repeats::Repeats;
 pub(crate) use self::resync::ResyncReason;
 use self::resync::Resyncs;
 use self::revocation::Revoked;
+use self::room_keys::RoomKeys;
 use self::session::Session;
 use self::wheel::{TICK, Tick, Wheel};
 use crate::bus::{Link, LinkState, redis};
@@ -150,6 +154,7 @@ pub(crate) struct State {
     /// By the same slots as `sockets`.
     sessions: Slab<Session>,
     fanout: Fanout,
+    room_keys: RoomKeys,
     memberships: Memberships,
     joins: Joins,
     resyncs: Resyncs,
@@ -219,6 +224,7 @@ impl Worker {
                 sockets: Slab::new(),
                 sessions: Slab::new(),
                 fanout: Fanout::new(shared.config.max_outbox),
+                room_keys: RoomKeys::new(id),
                 memberships: Memberships::default(),
                 joins: Joins::default(),
                 resyncs: Resyncs::default(),
@@ -469,11 +475,13 @@ impl State {
             lingering: self.memberships.lingering(),
             elsewhere: self.memberships.elsewhere(),
             waiting: self.memberships.waiting() + self.joins.len(),
+            room_keys: self.room_keys.len(),
             channels_wanted,
             channels_confirmed,
             ..Counts::default()
         };
         counts.counters.sent = self.fanout.counters;
+        counts.counters.room_keys = self.room_keys.made();
         for (_, socket) in &self.sockets {
             counts.count_outbox(socket.queued_bytes());
         }

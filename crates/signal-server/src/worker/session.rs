@@ -10,6 +10,7 @@ use std::task::Waker;
 use std::time::{Duration, SystemTime};
 
 use signal_core::close::CloseCode;
+use signal_core::crypto::Key;
 use signal_core::id::ClientId;
 use tracing::info;
 
@@ -118,6 +119,8 @@ pub(super) struct Details {
     /// The id of the token that it logged in with.
     pub(super) token_id: Option<Box<str>>,
     pub(super) handshake: Option<HandshakeAnswer>,
+    /// Present if the session is encrypted.
+    pub(super) session_key: Option<Box<Key>>,
     /// The id of the request that logged in, until it is answered.
     pub(super) login: RequestId,
     /// When the credentials end, in milliseconds since the Unix epoch.

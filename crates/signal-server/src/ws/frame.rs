@@ -47,18 +47,41 @@ impl Opcode {
     }
 }
 
+/// A frame's header, by itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Header {
+    bytes: [u8; HEADER_BYTES_MAX],
+    length: u8,
+}
+
+impl AsRef<[u8]> for Header {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.length)]
+    }
+}
+
+/// The header of an unfragmented frame with a payload of `length` bytes.
+pub fn header(opcode: Opcode, length: usize) -> Header {
+    let mut bytes = [0; HEADER_BYTES_MAX];
+    bytes[0] = 0x80 | opcode as u8;
+    let header_length = if length <= CONTROL_PAYLOAD_BYTES_MAX {
+        bytes[1] = u8::try_from(length).expect("checked to be at most 125");
+        2
+    } else if let Ok(length) = u16::try_from(length) {
+        bytes[1] = 126;
+        bytes[2..4].copy_from_slice(&length.to_be_bytes());
+        4
+    } else {
+        bytes[1] = 127;
+        bytes[2..].copy_from_slice(&(length as u64).to_be_bytes());
+        10
+    };
+    Header { bytes, length: header_length }
+}
+
 /// Appends the header of an unfragmented frame whose payload of `length` bytes follows.
 pub fn write_header(out: &mut Vec<u8>, opcode: Opcode, length: usize) {
-    out.push(0x80 | opcode as u8);
-    if length <= CONTROL_PAYLOAD_BYTES_MAX {
-        out.push(u8::try_from(length).expect("checked to be at most 125"));
-    } else if let Ok(length) = u16::try_from(length) {
-        out.push(126);
-        out.extend_from_slice(&length.to_be_bytes());
-    } else {
-        out.push(127);
-        out.extend_from_slice(&(length as u64).to_be_bytes());
-    }
+    out.extend_from_slice(header(opcode, length).as_ref());
 }
 
 /// Appends a whole frame.

@@ -10,6 +10,7 @@ pub mod keys;
 pub mod process;
 pub mod proxy;
 pub mod redis;
+pub mod sealed;
 pub mod socket;
 pub mod traffic;
 pub mod web;
@@ -29,6 +30,7 @@ use tokio::task::JoinHandle;
 pub use self::cluster::{Cluster, MASTERS};
 pub use self::proxy::Proxy;
 pub use self::redis::Redis;
+pub use self::sealed::Sealed;
 pub use self::socket::{Frame, Socket};
 pub use self::traffic::Traffic;
 
