@@ -458,11 +458,12 @@ export class Signal {
 #history = [];
 #unlisten = [];
 constructor(options) {
-this.#options = { protocol: "json", queue: 0, random: Math.random, ...options };
-this.#options.WebSocket ??= globalThis.WebSocket;
-this.#options.reconnect = { ...RECONNECT, ...options.reconnect };
-if (!this.#options.WebSocket) throw new TypeError("no WebSocket here: pass one as an option");
-if (!PROTOCOLS[this.#options.protocol]) throw new TypeError(`no protocol ${options.protocol}`);
+const { protocol = "json", queue = 0, random = Math.random } = options;
+const { WebSocket = globalThis.WebSocket } = options;
+if (!WebSocket) throw new TypeError("no WebSocket here: pass one as an option");
+if (!PROTOCOLS[protocol]) throw new TypeError(`no protocol ${protocol}`);
+const reconnect = { ...RECONNECT, ...options.reconnect };
+this.#options = { ...options, protocol, queue, random, WebSocket, reconnect };
 if (typeof options.url !== "function") this.#address(options.url);
 this.#rooms.want(options.rooms ?? []);
 this.#listen(globalThis, ["online", "offline"], this.#wake);
@@ -674,7 +675,7 @@ link.onlineAt = Date.now();
 this.#refused = null;
 this.#rest(link);
 this.#enterState("online");
-if (this.#lostAt) {
+if (this.#lostAt && this.#link === link) {
 const offlineMs = link.onlineAt - this.#lostAt;
 const rooms = this.#rooms.names;
 this.#events.emit("recovered", { offlineMs, attempts: this.#attempts, rooms, ...details });

@@ -36,6 +36,19 @@ describe("states", () => {
     assert.equal(server.dials, 1);
   });
 
+  test("a listener may close it at any change of state", async (t) => {
+    for (const at of ["connecting", "authenticating", "online", "recovering"]) {
+      const { client, server } = start(t);
+      client.on("state", ({ state }) => state === at && client.close());
+      for (const event of ["recovered", "resync"]) client.on(event, () => assert.fail("it is closed"));
+      await settle();
+      server.cut();
+      await settle();
+      assert.equal(client.state, "closed", at);
+      assert.equal(server.connections.size, 0);
+    }
+  });
+
   test("what cannot be meant is refused at once", () => {
     const { WebSocket } = new FakeServer();
     assert.throws(() => connect({ url: "nonsense", WebSocket }), TypeError);
