@@ -7,9 +7,20 @@
 
 import { readFileSync, writeFileSync } from "node:fs";
 
-const FILES = ["close-codes", "errors", "codec", "keys", "events", "rooms", "requests", "follow", "client"];
+const FILES = [
+  "close-codes",
+  "errors",
+  "codec",
+  "keys",
+  "events",
+  "rooms",
+  "requests",
+  "follow",
+  "journal",
+  "client",
+];
 const PUBLIC = ["CLOSE_CODES", "SignalError", "mayReconnect", "VERSION", "Signal", "connect"];
-const HEAD = "// @signal/client: https://www.npmjs.com/package/@signal/client. Written by clients/js/build.mjs.\n";
+const HEAD = "// @signal/client. The sources, with comments, are in clients/js/src.\n";
 
 export function bundle() {
   const parts = FILES.map((name) => {

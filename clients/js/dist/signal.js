@@ -1,4 +1,4 @@
-// @signal/client: https://www.npmjs.com/package/@signal/client. Written by clients/js/build.mjs.
+// @signal/client. The sources, with comments, are in clients/js/src.
 export const CLOSE_CODES = {
 1000: { name: "normal", again: false },
 1001: { name: "server_shutting_down", again: true },
@@ -50,8 +50,11 @@ function decodeMessagePack(buffer) {
 const bytes = new Uint8Array(buffer);
 const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 let at = 0;
+const check = (isRight) => {
+if (!isRight) throw new RangeError(`no frame of signal.v1.msgpack, at byte ${at}`);
+};
 const take = (length) => {
-if (at + length > bytes.length) throw new RangeError("the frame ends too early");
+check(at + length <= bytes.length);
 at += length;
 return at - length;
 };
@@ -72,11 +75,11 @@ if (head === 0xc2 || head === 0xc3) return head === 0xc3;
 if (head >= 0xc4 && head <= 0xc6) return JSON.parse(text(number(1 << (head - 0xc4))));
 if (head >= 0xcc && head <= 0xcf) return number(1 << (head - 0xcc));
 if (head >= 0xd9 && head <= 0xdb) return text(number(1 << (head - 0xd9)));
-if (head === 0xde) return map(number(2));
-throw new RangeError(`no MessagePack of Signal: ${head}`);
+check(head === 0xde);
+return map(number(2));
 };
 const message = value();
-if (at !== bytes.length) throw new RangeError("more than one value in a frame");
+check(at === bytes.length);
 return message;
 }
 const json = { encode: (message) => JSON.stringify(message), decode: (text) => JSON.parse(text) };
@@ -233,7 +236,8 @@ if (ended()) return finish();
 await abortable(signal, new Promise((resolve) => (wake = resolve))).catch(() => {});
 }
 };
-return { next, return: finish, [Symbol.asyncIterator]: () => ({ next, return: finish }) };
+const iterator = { next, return: finish, [Symbol.asyncIterator]: () => iterator };
+return iterator;
 }
 }
 const WANTED = "wanted";
@@ -423,6 +427,34 @@ if (signal?.aborted) abort();
 else reload();
 return { ready, stop: () => stop() };
 }
+const FRAMES_MAX = 50;
+const HISTORY_MAX = 30;
+const TEXT_MAX = 300;
+const note = (list, entry, countMax) => {
+list.push(entry);
+if (list.length > countMax) list.shift();
+return entry;
+};
+class Journal {
+#frames = [];
+#history = [];
+frame(way, { event, data, to, id }, bytes) {
+const isSecret = event === "authenticate" || event === "refresh";
+const frame = { at: Date.now(), way, event, data: isSecret ? "…" : data, to, id, bytes };
+return note(this.#frames, frame, FRAMES_MAX);
+}
+change(change) {
+note(this.#history, { at: Date.now(), ...change }, HISTORY_MAX);
+}
+get last() {
+return this.#history.at(-1);
+}
+report() {
+const text = (data) => (data === undefined ? undefined : JSON.stringify(data).slice(0, TEXT_MAX));
+const frames = this.#frames.map((frame) => ({ ...frame, data: text(frame.data) }));
+return { frames, history: [...this.#history] };
+}
+}
 export const VERSION = "0.1.0";
 const RECONNECT = { minMs: 500, maxMs: 20_000, stableMs: 10_000 };
 const HINT_MS_MAX = 300_000;
@@ -432,16 +464,9 @@ const HEARTBEAT_MS = 30_000;
 const ANSWER_MS = 8_000;
 const DRAIN_MS = 5_000;
 const REFRESH_RETRY_MS = 5_000;
-const FRAMES_MAX = 50;
-const HISTORY_MAX = 30;
 const UNREAD_MAX = 10_000;
 const UNSENT_BYTES_MAX = 4 << 20;
-const TEXT_MAX = 300;
 const OWN = new Set(["*", "denied", "error", "frame", "recovered", "resync", "state"]);
-const note = (list, entry, countMax) => {
-list.push(entry);
-if (list.length > countMax) list.shift();
-};
 export class Signal {
 #options;
 #events = new Events();
@@ -454,8 +479,7 @@ export class Signal {
 #lostAt = 0;
 #refused = null; // the token that an edge refused last, and how
 #facts = {}; // what `connected` said
-#frames = [];
-#history = [];
+#journal = new Journal();
 #unlisten = [];
 constructor(options) {
 const { protocol = "json", queue = 0, random = Math.random } = options;
@@ -493,7 +517,7 @@ await this.#events.next("state", { signal, test, ended: this.#ended });
 }
 #ended = () => {
 if (this.#state !== "closed") return undefined;
-const { reason, code } = this.#history.at(-1);
+const { reason, code } = this.#journal.last;
 return new SignalError("closed", `the client is closed: ${reason}`, { closeCode: code });
 };
 report(error, code = "failed") {
@@ -589,7 +613,7 @@ return address.href;
 #enterState(state, details = {}) {
 const change = { state, previous: this.#state, ...details };
 this.#state = state;
-note(this.#history, { at: Date.now(), ...change }, HISTORY_MAX);
+this.#journal.change(change);
 this.#events.emit("state", change);
 }
 async #dial() {
@@ -604,15 +628,18 @@ this.#enterState("connecting");
 try {
 const address = this.#address(typeof url === "function" ? await url() : url);
 link.credentials = await this.#credentials(link, this.#refused ? "refused" : "login");
-if (encryption !== "off" && encryption !== false) link.keys = await this.#keys(encryption);
+if (encryption !== "off" && encryption !== false) {
+link.keys = await Keys.generate().catch((error) => {
+if (encryption !== "optional") throw error;
+});
+}
 if (this.#link !== link) return;
 if (this.#refused?.token === link.token && link.token !== undefined) {
 return this.#end(this.#refused.details);
 }
 link.socket = new WebSocket(address, link.codec.names);
 } catch (error) {
-const isFinal = error.code === "encryption_unavailable";
-return this.#lose(link, { reason: error.message, error, isFinal });
+return this.#fail(link, error);
 }
 this.#attach(link, link.socket);
 }
@@ -633,14 +660,6 @@ const { getToken, credentials } = this.#options;
 const own = typeof credentials === "function" ? await credentials({ reason }) : credentials;
 link.token = await getToken?.({ reason });
 return { ...own, token: link.token };
-}
-async #keys(encryption) {
-try {
-return await Keys.generate();
-} catch (error) {
-if (encryption === "optional") return undefined;
-throw error;
-}
 }
 async #connected(link, data) {
 const { encryption, protocol } = this.#options;
@@ -698,6 +717,10 @@ if (link.onlineAt) this.#lostAt = Date.now();
 this.#facts = {};
 this.#rooms.reset();
 this.#requests.fail(new SignalError("disconnected", "the connection was lost before the answer"));
+}
+#fail(link, error) {
+const isFinal = error.code === "encryption_unavailable";
+this.#lose(link, { reason: error.message, error, isFinal });
 }
 #lose(link, { code, reason, error, isFinal }) {
 if (this.#link !== link) return;
@@ -811,8 +834,8 @@ if (socket.bufferedAmount > UNSENT_BYTES_MAX) {
 throw new SignalError("busy", "too much has not been sent yet");
 }
 this.#record("sent", message, length);
-const write = (frame) => socket.readyState === 1 && socket.send(frame);
-if (!isSealed) return void write(frame);
+const write = (frame) => void (socket.readyState === 1 && socket.send(frame));
+if (!isSealed) return write(frame);
 link.outbox = link.outbox
 .then(() => keys.seal(frame))
 .then((data) => write(link.codec.encode({ event: "encrypted", data })))
@@ -862,10 +885,7 @@ const isDelivery = link.isV1 ? to : link.isLoggedIn && event !== "error";
 if (isDelivery) return this.#deliver(message);
 switch (event) {
 case "connected":
-return void this.#connected(link, data).catch((error) => {
-const isFinal = error.code === "encryption_unavailable";
-this.#lose(link, { reason: error.message, error, isFinal });
-});
+return void this.#connected(link, data).catch((error) => this.#fail(link, error));
 case "ack":
 return this.#requests.answer(id, null, data);
 case "error":
@@ -890,34 +910,25 @@ const meta = { event, to, id, room: to?.room, at: Date.now() };
 this.#events.emit(OWN.has(event) ? `message:${event}` : event, data, meta);
 this.#events.emit("*", data, meta);
 }
-#record(way, { event, data, to, id }, bytes) {
-const isSecret = event === "authenticate" || event === "refresh";
-const frame = { at: Date.now(), way, event, data: isSecret ? "…" : data, to, id, bytes };
-note(this.#frames, frame, FRAMES_MAX);
-this.#events.emit("frame", frame);
+#record(way, message, bytes) {
+this.#events.emit("frame", this.#journal.frame(way, message, bytes));
 }
 diagnostics() {
-const { id, userId, server, expires, degraded = false, roundTripMs, clockSkewMs } = this.#facts;
-const text = (data) => (data === undefined ? undefined : JSON.stringify(data).slice(0, TEXT_MAX));
+const { id, userId, server, expires, degraded = false } = this.#facts;
+const { roundTripMs, clockSkewMs } = this.#facts;
 return {
 version: VERSION,
 state: this.#state,
 clientId: id,
-userId,
-server,
-expires,
-degraded,
+...{ userId, server, expires, degraded, roundTripMs, clockSkewMs },
 protocol: this.#link?.socket?.protocol || "plain",
 isEncrypted: this.#link?.keys?.isAgreed ?? false,
-roundTripMs,
-clockSkewMs,
 attempts: this.#attempts,
 rooms: Object.fromEntries(this.#rooms.all.map(({ name, status }) => [name, status])),
 waiting: this.#requests.waiting,
 queued: this.#requests.queued,
 listeners: this.#events.size,
-frames: this.#frames.map((frame) => ({ ...frame, data: text(frame.data) })),
-history: [...this.#history],
+...this.#journal.report(),
 };
 }
 }

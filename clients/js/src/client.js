@@ -9,6 +9,7 @@ import { encoder, PROTOCOLS } from "./codec.js";
 import { mayReconnect, SignalError } from "./errors.js";
 import { abortable, Events } from "./events.js";
 import { follow } from "./follow.js";
+import { Journal } from "./journal.js";
 import { Keys } from "./keys.js";
 import { Requests } from "./requests.js";
 import { DEGRADED, JOINED, Rooms } from "./rooms.js";
@@ -26,20 +27,12 @@ const ANSWER_MS = 8_000;
 // After `goodbye` the edge closes; if it does not, the client does.
 const DRAIN_MS = 5_000;
 const REFRESH_RETRY_MS = 5_000;
-const FRAMES_MAX = 50;
-const HISTORY_MAX = 30;
 // Frames that wait to be opened, and bytes that wait to be sent.
 const UNREAD_MAX = 10_000;
 const UNSENT_BYTES_MAX = 4 << 20;
-const TEXT_MAX = 300;
 
 // Events of the client's own; a producer's event of such a name comes as `message:{name}`.
 const OWN = new Set(["*", "denied", "error", "frame", "recovered", "resync", "state"]);
-
-const note = (list, entry, countMax) => {
-  list.push(entry);
-  if (list.length > countMax) list.shift();
-};
 
 export class Signal {
   #options;
@@ -53,8 +46,7 @@ export class Signal {
   #lostAt = 0;
   #refused = null; // the token that an edge refused last, and how
   #facts = {}; // what `connected` said
-  #frames = [];
-  #history = [];
+  #journal = new Journal();
   #unlisten = [];
 
   constructor(options) {
@@ -103,7 +95,7 @@ export class Signal {
 
   #ended = () => {
     if (this.#state !== "closed") return undefined;
-    const { reason, code } = this.#history.at(-1);
+    const { reason, code } = this.#journal.last;
     return new SignalError("closed", `the client is closed: ${reason}`, { closeCode: code });
   };
 
@@ -221,7 +213,7 @@ export class Signal {
   #enterState(state, details = {}) {
     const change = { state, previous: this.#state, ...details };
     this.#state = state;
-    note(this.#history, { at: Date.now(), ...change }, HISTORY_MAX);
+    this.#journal.change(change);
     this.#events.emit("state", change);
   }
 
@@ -237,15 +229,18 @@ export class Signal {
     try {
       const address = this.#address(typeof url === "function" ? await url() : url);
       link.credentials = await this.#credentials(link, this.#refused ? "refused" : "login");
-      if (encryption !== "off" && encryption !== false) link.keys = await this.#keys(encryption);
+      if (encryption !== "off" && encryption !== false) {
+        link.keys = await Keys.generate().catch((error) => {
+          if (encryption !== "optional") throw error;
+        });
+      }
       if (this.#link !== link) return;
       if (this.#refused?.token === link.token && link.token !== undefined) {
         return this.#end(this.#refused.details);
       }
       link.socket = new WebSocket(address, link.codec.names);
     } catch (error) {
-      const isFinal = error.code === "encryption_unavailable";
-      return this.#lose(link, { reason: error.message, error, isFinal });
+      return this.#fail(link, error);
     }
     this.#attach(link, link.socket);
   }
@@ -269,15 +264,6 @@ export class Signal {
     const own = typeof credentials === "function" ? await credentials({ reason }) : credentials;
     link.token = await getToken?.({ reason });
     return { ...own, token: link.token };
-  }
-
-  async #keys(encryption) {
-    try {
-      return await Keys.generate();
-    } catch (error) {
-      if (encryption === "optional") return undefined;
-      throw error;
-    }
   }
 
   async #connected(link, data) {
@@ -340,6 +326,11 @@ export class Signal {
     this.#facts = {};
     this.#rooms.reset();
     this.#requests.fail(new SignalError("disconnected", "the connection was lost before the answer"));
+  }
+
+  #fail(link, error) {
+    const isFinal = error.code === "encryption_unavailable";
+    this.#lose(link, { reason: error.message, error, isFinal });
   }
 
   #lose(link, { code, reason, error, isFinal }) {
@@ -477,8 +468,8 @@ export class Signal {
       throw new SignalError("busy", "too much has not been sent yet");
     }
     this.#record("sent", message, length);
-    const write = (frame) => socket.readyState === 1 && socket.send(frame);
-    if (!isSealed) return void write(frame);
+    const write = (frame) => void (socket.readyState === 1 && socket.send(frame));
+    if (!isSealed) return write(frame);
     link.outbox = link.outbox
       .then(() => keys.seal(frame))
       .then((data) => write(link.codec.encode({ event: "encrypted", data })))
@@ -535,10 +526,7 @@ export class Signal {
     if (isDelivery) return this.#deliver(message);
     switch (event) {
       case "connected":
-        return void this.#connected(link, data).catch((error) => {
-          const isFinal = error.code === "encryption_unavailable";
-          this.#lose(link, { reason: error.message, error, isFinal });
-        });
+        return void this.#connected(link, data).catch((error) => this.#fail(link, error));
       case "ack":
         return this.#requests.answer(id, null, data);
       case "error":
@@ -568,35 +556,26 @@ export class Signal {
 
   // === What happened ===
 
-  #record(way, { event, data, to, id }, bytes) {
-    const isSecret = event === "authenticate" || event === "refresh";
-    const frame = { at: Date.now(), way, event, data: isSecret ? "…" : data, to, id, bytes };
-    note(this.#frames, frame, FRAMES_MAX);
-    this.#events.emit("frame", frame);
+  #record(way, message, bytes) {
+    this.#events.emit("frame", this.#journal.frame(way, message, bytes));
   }
 
   diagnostics() {
-    const { id, userId, server, expires, degraded = false, roundTripMs, clockSkewMs } = this.#facts;
-    const text = (data) => (data === undefined ? undefined : JSON.stringify(data).slice(0, TEXT_MAX));
+    const { id, userId, server, expires, degraded = false } = this.#facts;
+    const { roundTripMs, clockSkewMs } = this.#facts;
     return {
       version: VERSION,
       state: this.#state,
       clientId: id,
-      userId,
-      server,
-      expires,
-      degraded,
+      ...{ userId, server, expires, degraded, roundTripMs, clockSkewMs },
       protocol: this.#link?.socket?.protocol || "plain",
       isEncrypted: this.#link?.keys?.isAgreed ?? false,
-      roundTripMs,
-      clockSkewMs,
       attempts: this.#attempts,
       rooms: Object.fromEntries(this.#rooms.all.map(({ name, status }) => [name, status])),
       waiting: this.#requests.waiting,
       queued: this.#requests.queued,
       listeners: this.#events.size,
-      frames: this.#frames.map((frame) => ({ ...frame, data: text(frame.data) })),
-      history: [...this.#history],
+      ...this.#journal.report(),
     };
   }
 }

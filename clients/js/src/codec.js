@@ -25,8 +25,11 @@ export function decodeMessagePack(buffer) {
   const bytes = new Uint8Array(buffer);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   let at = 0;
+  const check = (isRight) => {
+    if (!isRight) throw new RangeError(`no frame of signal.v1.msgpack, at byte ${at}`);
+  };
   const take = (length) => {
-    if (at + length > bytes.length) throw new RangeError("the frame ends too early");
+    check(at + length <= bytes.length);
     at += length;
     return at - length;
   };
@@ -47,11 +50,11 @@ export function decodeMessagePack(buffer) {
     if (head >= 0xc4 && head <= 0xc6) return JSON.parse(text(number(1 << (head - 0xc4))));
     if (head >= 0xcc && head <= 0xcf) return number(1 << (head - 0xcc));
     if (head >= 0xd9 && head <= 0xdb) return text(number(1 << (head - 0xd9)));
-    if (head === 0xde) return map(number(2));
-    throw new RangeError(`no MessagePack of Signal: ${head}`);
+    check(head === 0xde);
+    return map(number(2));
   };
   const message = value();
-  if (at !== bytes.length) throw new RangeError("more than one value in a frame");
+  check(at === bytes.length);
   return message;
 }
 

@@ -105,6 +105,7 @@ export class Events {
         await abortable(signal, new Promise((resolve) => (wake = resolve))).catch(() => {});
       }
     };
-    return { next, return: finish, [Symbol.asyncIterator]: () => ({ next, return: finish }) };
+    const iterator = { next, return: finish, [Symbol.asyncIterator]: () => iterator };
+    return iterator;
   }
 }

@@ -49,7 +49,10 @@ export class FakeServer {
       if (room !== undefined && !connection.rooms.has(room)) continue;
       if (user !== undefined && connection.userId !== user) continue;
       if (client !== undefined && connection.clientId !== client) continue;
-      const to = room !== undefined ? { room } : user !== undefined ? { user: true } : client !== undefined ? { client: true } : { all: true };
+      let to = { all: true };
+      if (room !== undefined) to = { room };
+      else if (user !== undefined) to = { user: true };
+      else if (client !== undefined) to = { client: true };
       connection.say(this.protocol === "plain" ? { event, data } : { event, data, to, id });
     }
   }
@@ -94,7 +97,9 @@ export class FakeServer {
 
   async #react(connection, { event, data, id }) {
     const isPlain = this.protocol === "plain";
-    const answer = (data = null) => !isPlain && id !== undefined && connection.say({ event: "ack", data, id });
+    const answer = (data = null) => {
+      if (!isPlain && id !== undefined) connection.say({ event: "ack", data, id });
+    };
     const fail = (code, message) =>
       connection.say({ event: "error", data: isPlain ? { message } : { code, message }, id });
     if (event === "authenticate") return this.#authenticate(connection, data, fail);
