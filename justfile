@@ -31,6 +31,15 @@ rolling *arguments:
 e2e:
     ./scripts/test.sh e2e
 
+# Tests of the JavaScript client
+client:
+    cd clients/js && npm test
+
+# Pictures of the demo page for the documents
+screenshots:
+    cargo build --release --bin signal
+    cd e2e && node screenshots.mjs
+
 # The public WebSocket suite
 conformance:
     ./scripts/test.sh conformance

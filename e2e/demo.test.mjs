@@ -5,20 +5,10 @@ import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { chromium } from "playwright-core";
 
+import { CHROMIUM, FLAGS } from "./browser.mjs";
 import { DEADLINE_MS, Edge, scratch, signal, until } from "./support.mjs";
 
-const CHROMIUM = process.env.CHROMIUM_BIN ?? "/usr/bin/chromium";
 const SCREENSHOTS = process.env.E2E_SCREENSHOTS ?? scratch;
-const FLAGS = [
-  "--headless",
-  "--no-sandbox",
-  "--disable-gpu",
-  "--disable-quic",
-  "--no-first-run",
-  "--disable-background-networking",
-  "--disable-component-update",
-  "--disable-sync",
-];
 
 describe("the demo page", () => {
   let demo, browser;
@@ -51,7 +41,7 @@ describe("the demo page", () => {
     page.locator(`[data-testid=${view}-state][data-state=${wanted}]`).waitFor();
 
   async function connected(page) {
-    await Promise.all([state(page, "pos", "connected"), state(page, "admin", "connected")]);
+    await Promise.all([state(page, "pos", "online"), state(page, "admin", "online")]);
   }
 
   const ticket = (branch, more = "") => `[data-testid=ticket][data-branch="${branch}"]${more}`;
@@ -74,10 +64,12 @@ describe("the demo page", () => {
 
   test("an order arrives at the till of its branch, and then its payment", async (t) => {
     const { page, problems } = await open(t);
-    await page.locator(ticket(1)).first().waitFor();
-    const paid = page.locator(ticket(1, "[data-payment=paid]")).first();
+    const waiting = page.locator(ticket(1, "[data-payment=waiting]")).first();
+    const id = await waiting.getAttribute("data-order");
+    const paid = page.locator(ticket(1, `[data-payment=paid][data-order="${id}"]`)).first();
     await paid.waitFor();
     assert.match(await paid.textContent(), /o-\d+.*paid by (card|cash).*\d+\.\d\d/s);
+    await page.getByTestId("median").filter({ hasText: /median <?\d+(\.\d)? ms/ }).waitFor();
     await page.screenshot({ path: join(SCREENSHOTS, "demo.png") });
     assert.deepEqual(problems, []);
   });
@@ -137,7 +129,7 @@ describe("the demo page", () => {
       await notice.waitFor();
       await page.getByTestId(`${view}-frames`).locator("summary").click();
       const frames = page.getByTestId(`${view}-frames`).locator("li");
-      await frames.filter({ hasText: '{"event":"notice","data":{"text":"<b>hello</b>"}}' }).waitFor();
+      await frames.filter({ hasText: '{"event":"notice","data":{"text":"<b>hello</b>"},"to":{"all":true}}' }).waitFor();
     }
     assert.deepEqual(problems, []);
   });
@@ -159,18 +151,81 @@ describe("the demo page", () => {
     }
   });
 
+  test("a connection is cut, and what happened meanwhile is there when it is back", async (t) => {
+    const { page, problems } = await open(t);
+    await connected(page);
+    for (const view of ["pos", "admin"]) {
+      await page.getByTestId(`${view}-cut`).focus();
+      await page.keyboard.press("Enter");
+      await state(page, view, "recovering");
+      assert.match(await page.getByTestId(`${view}-detail`).textContent(), /attempt \d+ in \d\.\d s/);
+      // The other view goes on.
+      const orders = await page.locator("[data-testid=order]").count();
+      const tickets = await page.locator("[data-testid=ticket]").count();
+      await state(page, view, "online");
+      const notice = page.getByTestId(`${view}-notice`);
+      await notice.filter({ hasText: /Back after \d+\.\d s and \d+ attempts?: \d+ that happened/ }).waitFor();
+      assert.ok((await page.locator("[data-testid=order]").count()) > orders);
+      assert.ok((await page.locator("[data-testid=ticket]").count()) > tickets);
+    }
+    // The totals are those of a page that has heard everything.
+    const { page: fresh } = await open(t);
+    await connected(fresh);
+    await until("equal totals", async () => {
+      const totals = (page) => page.locator("dd").allTextContents();
+      return String(await totals(page)) === String(await totals(fresh));
+    });
+    assert.deepEqual(problems, []);
+  });
+
+  test("an order that is placed at the till arrives at both views", async (t) => {
+    const { page, problems } = await open(t);
+    await page.getByLabel("Branch 3").check();
+    await connected(page);
+    const before = await page.locator(ticket(3)).count();
+    for (let click = 0; click < 3; click += 1) await page.getByTestId("place").click();
+    // More than the made-up service places in the same time.
+    await until("three tickets", async () => (await page.locator(ticket(3)).count()) >= before + 3);
+    const id = await page.locator(ticket(3)).first().getAttribute("data-order");
+    await page.locator(`[data-testid=order][data-order="${id}"]`).waitFor();
+    assert.deepEqual(problems, []);
+  });
+
+  test("the theme can be chosen, and is remembered", async (t) => {
+    const { page } = await open(t, { colorScheme: "light" });
+    const paper = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+    const light = await paper();
+    await page.getByTestId("theme").click();
+    await page.getByTestId("theme").click();
+    assert.notEqual(await paper(), light);
+    await page.reload();
+    assert.notEqual(await paper(), light);
+  });
+
+  test("everything has a name, and no live region speaks without need", async (t) => {
+    const { page } = await open(t);
+    await connected(page);
+    const unnamed = await page.evaluate(() => {
+      const controls = document.querySelectorAll("button, a, input, [tabindex='0']");
+      return [...controls]
+        .filter((node) => !(node.ariaLabel || node.textContent.trim() || node.labels?.length))
+        .map((node) => node.outerHTML);
+    });
+    assert.deepEqual(unnamed, []);
+    // States, notices, and the newest order of the till.
+    assert.equal(await page.locator("[role=status], [aria-live]").count(), 5);
+    const ids = await page.evaluate(() => [...document.querySelectorAll("[id]")].map(({ id }) => id));
+    assert.equal(new Set(ids).size, ids.length);
+  });
+
   test("it comes back when the demo does", async (t) => {
     const { page } = await open(t);
     await page.getByLabel("Branch 2").check();
     await page.locator(ticket(2)).first().waitFor();
     await demo.stop("SIGKILL");
-    await Promise.all([state(page, "pos", "waiting"), state(page, "admin", "waiting")]);
-    const orders = Number(await page.getByTestId("count-orders").textContent());
+    await Promise.all([state(page, "pos", "recovering"), state(page, "admin", "recovering")]);
     demo = await Edge.demo({ SIGNAL_LISTEN: demo.address });
     await connected(page);
-    await until("further orders", async () => {
-      return Number(await page.getByTestId("count-orders").textContent()) > orders;
-    });
     const tickets = await page.locator(ticket(2)).count();
     await until("a further ticket", async () => (await page.locator(ticket(2)).count()) > tickets);
     assert.equal(await page.locator(ticket(1)).count(), 0);

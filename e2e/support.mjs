@@ -137,8 +137,8 @@ export async function freePort() {
 }
 
 // A Redis that keeps nothing.
-export async function startRedis() {
-  const port = await freePort();
+export async function startRedis({ port } = {}) {
+  port ??= await freePort();
   const settings = ["--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
   const redis = new Process("redis-server", [...settings.map(String), "--dir", scratch]);
   await redis.line("readiness", (line) => line.includes("Ready to accept connections"));

@@ -1,4 +1,4 @@
-//! A POS terminal: connects, logs in, joins its branch and prints what arrives.
+//! A POS terminal: connects, joins its branch, prints what arrives, and comes back when it is lost.
 //!
 //! ```text
 //! cargo run --release --bin signal -- demo
@@ -9,50 +9,34 @@
 
 use std::error::Error;
 
-use bytes::Bytes;
-use fastwebsockets::{FragmentCollector, Frame, OpCode, Payload, handshake};
-use http_body_util::Empty;
-use hyper::Request;
-use hyper_util::rt::TokioExecutor;
-use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use serde_json::json;
+use serde_json::value::RawValue;
+use signal_client::{Config, Event};
 
-const EDGE: &str = "127.0.0.1:3000";
+const EDGE: &str = "ws://127.0.0.1:3000/ws";
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let user = arguments.next().unwrap_or_else(|| "pos-1".to_owned());
     let room = arguments.next().unwrap_or_else(|| "branch:1".to_owned());
-
-    let request = Request::builder()
-        .uri("/ws")
-        .header("Host", EDGE)
-        .header("Upgrade", "websocket")
-        .header("Connection", "upgrade")
-        .header("Sec-WebSocket-Key", handshake::generate_key())
-        .header("Sec-WebSocket-Version", "13")
-        .body(Empty::<Bytes>::new())?;
-    let stream = TcpStream::connect(EDGE).await?;
-    let (socket, _) = handshake::client(&TokioExecutor::new(), request, stream).await?;
-    let mut socket = FragmentCollector::new(socket);
-
-    let login = json!({ "event": "authenticate", "data": { "userId": user } });
-    let join = json!({ "event": "join", "data": { "rooms": [room] } });
-    for message in [login, join] {
-        let text = message.to_string().into_bytes();
-        socket.write_frame(Frame::text(Payload::Owned(text))).await?;
-    }
-    loop {
-        // Pings are answered by the library.
-        let frame = socket.read_frame().await?;
-        match frame.opcode {
-            OpCode::Text => {
-                let message: Value = serde_json::from_slice(&frame.payload)?;
-                println!("{}: {}", message["event"].as_str().unwrap_or("?"), message["data"]);
+    let config = Config::new(EDGE)?.credentials(json!({ "userId": user })).room(room);
+    let (_client, mut events) = signal_client::connect(config);
+    while let Some(event) = events.next().await {
+        match event {
+            Event::Online(_) => println!("online"),
+            Event::Message(message) => {
+                println!(
+                    "{}: {}",
+                    message.event,
+                    message.data.as_deref().map_or("", RawValue::get)
+                );
             }
-            OpCode::Close => return Ok(()),
+            Event::Resync { .. } => println!("something may have been missed: load anew"),
+            Event::Recovering { loss, delay } => println!("{loss}; again in {delay:?}"),
+            Event::Closed(loss) => return Err(loss.into()),
             _ => {}
         }
     }
+    Ok(())
 }

@@ -35,7 +35,8 @@ async fn each_bad_request_has_its_status() {
     for (request, expected) in [
         (get("/"), 404),
         (get("/nothing"), 404),
-        (get("/signal.js"), 404),
+        (get("/signal.js"), 200),
+        (get("/demo.js"), 404),
         (get("/metrics"), 404),
         (get("/ws"), 426),
         (get("/livez"), 200),

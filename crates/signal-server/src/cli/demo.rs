@@ -1,43 +1,40 @@
 //! `signal demo`: an edge with a web page, and made-up Sale and Payment services that publish to it.
 //!
 //! The services publish as a service in any language would: with `POST /v1/publish` on the admin port.
-//! Everything is on loopback, and nothing has to be set up.
+//! What pages ask for goes to a message handler. Everything is on loopback, and nothing has to be set
+//! up.
+
+mod shop;
 
 use std::io::Write as _;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hyper::Uri;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
+use signal_core::close::CloseCode;
 use signal_core::id::ClientId;
 use signal_core::redis::Secret;
 use signal_server::auth::jwt::JwtAuthenticator;
 use signal_server::auth::{InsecureDev, RoomPattern};
 use signal_server::config::{Auth, Values};
-use signal_server::hooks::Authenticator;
-use signal_server::{AuthError, Config, Credentials, Grant, Signal};
+use signal_server::hooks::{Authenticator, MessageHandler};
+use signal_server::{
+    AuthError, Client, Config, Credentials, Grant, HookError, Message, Reply, Signal,
+};
 use tracing::warn;
 
+use self::shop::{BRANCHES, Shop, stamped};
 use super::{Failure, publish, serve};
 
 /// Known to everyone, which is why the demo stays on loopback.
 const JWT_SECRET: &str = "signal-demo-secret-known-to-everyone";
 const API_KEY: &str = "demo";
 
-const BRANCHES: u64 = 3;
 const ORDER_INTERVAL: Duration = Duration::from_millis(900);
 const PAYMENT_DELAY: Duration = Duration::from_millis(1400);
-
-/// Amounts from which the made-up Payment service asks an admin to look, in cents.
-const FLAGGED_CENTS: u64 = 4000;
-
-const MENU: [(&str, &str, u64); 6] = [
-    ("flat-white", "Flat white", 380),
-    ("espresso", "Espresso", 260),
-    ("croissant", "Butter croissant", 320),
-    ("granola", "Granola bowl", 740),
-    ("cheesecake", "Baked cheesecake", 560),
-    ("iced-tea", "Peach iced tea", 420),
-];
+const NOTICE_INTERVAL: Duration = Duration::from_secs(25);
 
 pub(crate) async fn run(values: &Values) -> Result<(), Failure> {
     let mut values = values.clone();
@@ -50,8 +47,12 @@ pub(crate) async fn run(values: &Values) -> Result<(), Failure> {
     config.drain_delay = Duration::ZERO;
     config.drain_window = Duration::from_secs(1);
     let stop = serve::StopSignals::listen()?;
-    let edge =
-        serve::bind(Signal::builder().config(config).authenticator(DemoLogin::new())).await?;
+    let services = Services::default();
+    let builder = Signal::builder()
+        .config(config)
+        .authenticator(DemoLogin::new())
+        .on_message(services.clone());
+    let edge = serve::bind(builder).await?;
     let Some(admin) = edge.admin_address() else {
         return Err(Failure::usage(
             "SIGNAL_ADMIN_LISTEN is off, but the demo publishes through it",
@@ -59,10 +60,17 @@ pub(crate) async fn run(values: &Values) -> Result<(), Failure> {
     };
     let via: Uri = format!("http://{admin}").parse().map_err(Failure::other)?;
     introduce(&format!("{}", edge.address()), &via).map_err(Failure::other)?;
-    let services = [tokio::spawn(sale(via.clone())), tokio::spawn(notices(via))];
+    services.via.set(via).map_err(|_| Failure::other("the services have started already"))?;
+    let traffic = [
+        tokio::spawn({
+            let services = services.clone();
+            async move { services.sell().await }
+        }),
+        tokio::spawn(async move { services.announce().await }),
+    ];
     let outcome = serve::run_until_stopped(edge, stop).await;
-    for service in services {
-        service.abort();
+    for task in traffic {
+        task.abort();
     }
     outcome
 }
@@ -108,81 +116,96 @@ impl Authenticator for DemoLogin {
     }
 }
 
-/// The made-up Sale service: an order every now and then, paid for a little later.
-async fn sale(via: Uri) {
-    for number in 1.. {
-        tokio::time::sleep(ORDER_INTERVAL).await;
-        let branch = 1 + number % BRANCHES;
-        let (lines, cents) = basket(number);
-        let order = json!({
-            "id": format!("o-{}", 1000 + number),
-            "branch": branch,
-            "lines": lines,
-            "total": euros(cents),
-            "currency": "EUR",
-        });
-        emit(
-            &via,
-            json!({ "room": format!("branch:{branch}"), "event": "order.created", "data": order }),
+/// The made-up services, and where they publish.
+#[derive(Clone)]
+struct Services {
+    shop: Arc<Mutex<Shop>>,
+    via: Arc<OnceLock<Uri>>,
+}
+
+impl Default for Services {
+    fn default() -> Self {
+        Self { shop: Arc::new(Mutex::new(Shop::open())), via: Arc::default() }
+    }
+}
+
+// === impl Services ===
+
+impl Services {
+    /// An order every now and then.
+    async fn sell(&self) {
+        for number in 1_u64.. {
+            tokio::time::sleep(ORDER_INTERVAL).await;
+            self.sell_one(1 + number % BRANCHES).await;
+        }
+    }
+
+    /// The Sale service takes an order, which is paid for a little later. It publishes what it has
+    /// stored, so that what a page has loaded and what it hears have nothing between them.
+    async fn sell_one(&self, branch: u64) -> Value {
+        let (number, order) = self.shop.lock().order(branch);
+        let room = format!("branch:{branch}");
+        self.emit(
+            json!({ "room": room, "event": "order.created", "data": stamped(order.clone()) }),
         )
         .await;
-        tokio::spawn(payment(via.clone(), number, branch, cents));
+        let services = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(PAYMENT_DELAY).await;
+            services.capture(number).await;
+        });
+        order
+    }
+
+    /// The Payment service captures an order's payment, and asks an admin about large ones.
+    async fn capture(&self, number: u64) {
+        let Some(payment) = self.shop.lock().pay(number) else { return };
+        let room = format!("branch:{}", payment.branch());
+        let data = stamped(payment.published());
+        self.emit(json!({ "room": room, "event": "payment.captured", "data": data })).await;
+        let flag = payment.flag();
+        if flag.is_object() {
+            let data = stamped(flag);
+            self.emit(json!({ "user": "admin", "event": "payment.flagged", "data": data })).await;
+        }
+    }
+
+    /// Something for everyone.
+    async fn announce(&self) {
+        const TEXTS: [&str; 3] = [
+            "Till reconciliation at 18:00",
+            "New menu from Monday",
+            "Card terminals update tonight",
+        ];
+        for text in TEXTS.iter().cycle() {
+            tokio::time::sleep(NOTICE_INTERVAL).await;
+            let data = stamped(json!({ "text": text }));
+            self.emit(json!({ "all": true, "event": "notice", "data": data })).await;
+        }
+    }
+
+    async fn emit(&self, message: Value) {
+        let Some(via) = self.via.get() else { return };
+        if let Err(error) = publish::post(via, API_KEY, message.to_string()).await {
+            warn!(%error, "the demo could not publish");
+        }
     }
 }
 
-/// The made-up Payment service: captures an order's payment, and asks an admin about large ones.
-async fn payment(via: Uri, number: u64, branch: u64, cents: u64) {
-    tokio::time::sleep(PAYMENT_DELAY).await;
-    let id = format!("p-{}", 5000 + number);
-    let payment = json!({
-        "id": id,
-        "order": format!("o-{}", 1000 + number),
-        "branch": branch,
-        "amount": euros(cents),
-        "method": if number.is_multiple_of(4) { "cash" } else { "card" },
-    });
-    emit(
-        &via,
-        json!({ "room": format!("branch:{branch}"), "event": "payment.captured", "data": payment }),
-    )
-    .await;
-    if cents >= FLAGGED_CENTS {
-        let flag = json!({ "payment": id, "amount": euros(cents), "reason": "amount above limit" });
-        emit(&via, json!({ "user": "admin", "event": "payment.flagged", "data": flag })).await;
+/// What the page asks for: the orders that it did not hear of, an order of its own, and a lost
+/// connection.
+impl MessageHandler for Services {
+    async fn handle(&self, client: Client, message: Message) -> Result<Reply, HookError> {
+        let data: Value = message.parse()?;
+        let branch = data["branch"].as_u64().filter(|branch| (1..=BRANCHES).contains(branch));
+        match message.event.as_str() {
+            "orders.list" => Ok(Reply::data(&self.shop.lock().snapshot(branch))?),
+            "order.place" => Ok(Reply::data(&self.sell_one(branch.unwrap_or(1)).await)?),
+            "demo.cut" => {
+                client.signal.close(client.id, CloseCode::BusLost).await?;
+                Ok(Reply::default())
+            }
+            _ => Err("the demo does not know this event".into()),
+        }
     }
-}
-
-/// Something for everyone.
-async fn notices(via: Uri) {
-    const TEXTS: [&str; 3] =
-        ["Till reconciliation at 18:00", "New menu from Monday", "Card terminals update tonight"];
-    for text in TEXTS.iter().cycle() {
-        tokio::time::sleep(Duration::from_secs(12)).await;
-        emit(&via, json!({ "all": true, "event": "notice", "data": { "text": text } })).await;
-    }
-}
-
-async fn emit(via: &Uri, message: Value) {
-    if let Err(error) = publish::post(via, API_KEY, message.to_string()).await {
-        warn!(%error, "the demo could not publish");
-    }
-}
-
-/// The same order for the same number: variety without chance.
-fn basket(number: u64) -> (Vec<Value>, u64) {
-    let mut cents = 0;
-    let lines = (0..=number % 3)
-        .map(|line| {
-            let index = usize::try_from((number * 7 + line * 5) % 6).unwrap_or_default();
-            let (sku, name, price) = MENU[index];
-            let quantity = 1 + (number + line * 3) % 4;
-            cents += price * quantity;
-            json!({ "sku": sku, "name": name, "quantity": quantity })
-        })
-        .collect();
-    (lines, cents)
-}
-
-fn euros(cents: u64) -> String {
-    format!("{}.{:02}", cents / 100, cents % 100)
 }

@@ -280,8 +280,9 @@ fn respond_plain(shared: &Shared, request: &Request<Incoming>, path: &str) -> Re
     let answer = match path {
         "/livez" => health::live(),
         "/readyz" => health::ready(shared),
+        "/signal.js" => assets::client(),
         "/" if shared.config.demo_page => assets::page(),
-        "/signal.js" if shared.config.demo_page => assets::script(),
+        "/demo.js" if shared.config.demo_page => assets::script(),
         _ => return text(StatusCode::NOT_FOUND, "not found\n"),
     };
     only_get(request).unwrap_or(answer)

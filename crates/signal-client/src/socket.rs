@@ -1,0 +1,169 @@
+//! One WebSocket: texts in, texts out.
+//!
+//! Reading is a task of its own, because a frame that is read half must be read on. It ends with the
+//! socket. What was read waits in a queue of [`INPUTS_MAX`]; when that is full the peer waits.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use fastwebsockets::{
+    FragmentCollectorRead, Frame, OpCode, Payload, WebSocketRead, WebSocketWrite,
+};
+use http_body_util::Empty;
+use hyper::header::{
+    CONNECTION, HOST, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use hyper::http::uri::{Authority, PathAndQuery};
+use hyper::upgrade::Upgraded;
+use hyper::{Request, Uri};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use signal_core::v1::Variant;
+use tokio::io::{ReadHalf, WriteHalf};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::event::Loss;
+
+/// Frames that were read and wait.
+const INPUTS_MAX: usize = 64;
+
+/// Bytes of a message: far beyond any envelope.
+const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// A peer that takes no byte for this long is gone.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
+const PORT: u16 = 80;
+
+type Stream = TokioIo<Upgraded>;
+
+/// What comes from the peer.
+#[derive(Debug)]
+pub(crate) enum Input {
+    Text(String),
+    /// The protocol wants this to be answered.
+    Control(OpCode, Vec<u8>),
+    Ended(Loss),
+}
+
+/// See the module.
+pub(crate) struct Socket {
+    inputs: mpsc::Receiver<Input>,
+    writer: WebSocketWrite<WriteHalf<Stream>>,
+    reader: JoinHandle<()>,
+}
+
+// === impl Socket ===
+
+impl Socket {
+    /// Connects, as `signal.v1.json`.
+    pub(crate) async fn dial(url: &Uri) -> Result<Self, Loss> {
+        let authority = url.authority().expect("the configuration has checked the address");
+        let stream = TcpStream::connect(host_and_port(authority))
+            .await
+            .map_err(|error| Loss::Failed(format!("no edge at {url}: {error}")))?;
+        let subprotocol = Variant::V1Json.subprotocol().expect("it has a name");
+        let request = Request::builder()
+            .uri(url.path_and_query().map_or("/", PathAndQuery::as_str))
+            .header(HOST, authority.as_str())
+            .header(UPGRADE, "websocket")
+            .header(CONNECTION, "upgrade")
+            .header(SEC_WEBSOCKET_KEY, fastwebsockets::handshake::generate_key())
+            .header(SEC_WEBSOCKET_VERSION, "13")
+            .header(SEC_WEBSOCKET_PROTOCOL, subprotocol)
+            .body(Empty::<Bytes>::new())
+            .map_err(|error| Loss::Failed(error.to_string()))?;
+        let refused = |why: &dyn std::fmt::Display| Loss::Failed(format!("{url} refused: {why}"));
+        let (socket, response) =
+            fastwebsockets::handshake::client(&TokioExecutor::new(), request, stream)
+                .await
+                .map_err(|error| refused(&error))?;
+        let spoken = response.headers().get(SEC_WEBSOCKET_PROTOCOL);
+        if spoken.is_none_or(|name| name != subprotocol) {
+            return Err(refused(&format_args!("it does not speak {subprotocol}")));
+        }
+        let (mut reader, writer) = socket.split(tokio::io::split);
+        reader.set_max_message_size(MESSAGE_BYTES_MAX);
+        let (sender, inputs) = mpsc::channel(INPUTS_MAX);
+        Ok(Self { inputs, writer, reader: tokio::spawn(read(reader, sender)) })
+    }
+
+    /// What comes next; for ever `Ended` after the end.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost.
+    pub(crate) async fn next(&mut self) -> Input {
+        let end = || Input::Ended(Loss::Failed("the connection ended".to_owned()));
+        self.inputs.recv().await.unwrap_or_else(end)
+    }
+
+    pub(crate) async fn send(&mut self, text: String) -> Result<(), Loss> {
+        self.write(Frame::text(Payload::Owned(text.into_bytes()))).await
+    }
+
+    /// Answers as the protocol wants.
+    pub(crate) async fn answer(&mut self, opcode: OpCode, payload: Vec<u8>) -> Result<(), Loss> {
+        self.write(Frame::new(true, opcode, None, Payload::Owned(payload))).await
+    }
+
+    /// Says that it is over. Does not wait for the peer.
+    pub(crate) async fn close(mut self) {
+        // Whether the peer still hears it does not matter.
+        let _ = self.write(Frame::close(1000, b"")).await;
+    }
+
+    async fn write(&mut self, frame: Frame<'_>) -> Result<(), Loss> {
+        match tokio::time::timeout(WRITE_TIMEOUT, self.writer.write_frame(frame)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(Loss::Failed(error.to_string())),
+            Err(_) => Err(Loss::Failed("the edge takes nothing".to_owned())),
+        }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+async fn read(reader: WebSocketRead<ReadHalf<Stream>>, inputs: mpsc::Sender<Input>) {
+    let mut reader = FragmentCollectorRead::new(reader);
+    let controls = inputs.clone();
+    let mut answer = |frame: Frame<'_>| {
+        let input = Input::Control(frame.opcode, frame.payload.to_vec());
+        let controls = controls.clone();
+        async move { controls.send(input).await }
+    };
+    loop {
+        let input = match reader.read_frame(&mut answer).await {
+            Ok(frame) => match frame.opcode {
+                OpCode::Text => Input::Text(String::from_utf8_lossy(&frame.payload).into_owned()),
+                OpCode::Close => Input::Ended(closed(&frame.payload)),
+                _ => continue,
+            },
+            Err(error) => Input::Ended(Loss::Failed(error.to_string())),
+        };
+        let is_over = matches!(input, Input::Ended(_));
+        if inputs.send(input).await.is_err() || is_over {
+            return;
+        }
+    }
+}
+
+fn closed(payload: &[u8]) -> Loss {
+    let Some((code, reason)) = payload.split_first_chunk::<2>() else {
+        return Loss::Failed("the edge closed the connection".to_owned());
+    };
+    let reason = String::from_utf8_lossy(reason).into_owned();
+    Loss::Closed { code: u16::from_be_bytes(*code), reason }
+}
+
+/// The brackets of an IPv6 address are not part of it.
+fn host_and_port(authority: &Authority) -> (&str, u16) {
+    let host = authority.host();
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    (host, authority.port_u16().unwrap_or(PORT))
+}
