@@ -55,11 +55,10 @@ export function plainNode(port, args = []) {
 }
 
 export class Cluster {
-  // Six plain nodes, made into a cluster.
-  static async start(args = []) {
+  // Six plain nodes, made into a cluster; the arguments say that they are nodes of one.
+  static async start(args) {
     const ports = await clusterPorts();
-    const settings = ["--cluster-enabled", "yes", "--repl-diskless-sync-delay", "0", ...args];
-    const nodes = ports.map((port) => plainNode(port, settings));
+    const nodes = ports.map((port) => plainNode(port, args));
     const cluster = new Cluster(nodes);
     await Promise.all(nodes.map((node) => node.start()));
     const addresses = ports.map((port) => `127.0.0.1:${port}`);

@@ -216,6 +216,12 @@ describe("a Redis Cluster with the files of deploy/redis", () => {
       }
       assert.equal((await edge.publish({ user: "ann", event: "published" })).status, 200);
       await client.message("published");
+      // What docs/redis.md tells operators to ask.
+      const edges = await operator(cluster.nodes[0], "-c", "zrange", "signal:edges", "0", "-1");
+      assert.match(edges, new RegExp(`"pubsub":"${pubsub}"`));
+      const list = { classic: "channels", sharded: "shardchannels" }[pubsub];
+      const heard = cluster.nodes.map((node) => operator(node, "pubsub", list, "*ws:user:ann"));
+      assert.equal((await Promise.all(heard)).filter(Boolean).length, 1);
       const { code, stdout, stderr } = await signal(["check"], {
         environment: { ...as("edge", pubsub), SIGNAL_AUTH: "insecure-dev" },
       });
