@@ -27,6 +27,14 @@ deploy:
 rolling *arguments:
     node e2e/rolling.mjs {{arguments}}
 
+# What clients see of each fault of Redis, measured
+faults *arguments:
+    node e2e/faults.mjs {{arguments}}
+
+# What a growing fleet costs Redis, measured
+scale-out *arguments:
+    node e2e/scale-out.mjs {{arguments}}
+
 # Node and browser tests
 e2e:
     ./scripts/test.sh e2e

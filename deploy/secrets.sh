@@ -5,7 +5,7 @@
 set -eu
 cd "$(dirname "$0")/secrets"
 chmod 0700 .
-for name in jwt api-key redis-edge redis-producer redis-operator grafana-admin; do
+for name in jwt api-key redis-edge redis-producer redis-operator redis-cluster grafana-admin; do
   [ -s "$name" ] && continue
   # 256 bits; SIGNAL_JWT_SECRET asks for at least 32 bytes.
   od -An -N32 -tx1 /dev/urandom | tr -d ' \n' >"$name"

@@ -9,6 +9,7 @@ import { after, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
 
 import { Client } from "./client.mjs";
+import { Cluster, MASTERS, Node, clusterPorts } from "./cluster.mjs";
 import { Redis } from "./ignis.mjs";
 import { Edge, Process, freePort, run, scratch, signal, startRedis, until } from "./support.mjs";
 
@@ -37,6 +38,24 @@ async function startBus(secrets) {
   await redis.line("readiness", (line) => line.includes("Ready to accept connections"));
   return Object.assign(redis, { port, secrets });
 }
+
+// A Redis Cluster as compose.yaml starts it, with other addresses.
+async function startCluster(secrets) {
+  const nodes = (await clusterPorts()).map((port) => {
+    const folder = mkdtempSync(join(scratch, "node-"));
+    const own = ["--port", String(port), "--bind", "127.0.0.1", "--dir", folder];
+    const args = [secrets, "--include", deploy("redis/cluster.conf"), ...own];
+    return new Node(port, args, deploy("redis/start.sh"));
+  });
+  const cluster = new Cluster(nodes);
+  await Promise.all(nodes.map((node) => node.start()));
+  const { code, stdout, stderr } = await formCluster(cluster, secrets);
+  assert.equal(code, 0, stdout + stderr);
+  return cluster;
+}
+
+const formCluster = ({ nodes }, secrets) =>
+  run(deploy("redis/cluster.sh"), [secrets, ...nodes.map(({ port }) => `127.0.0.1:${port}`)]);
 
 const login = ({ port, secrets }, username) => ({
   APP_ENV_WEBSOCKET_REDIS_MODE: "single",
@@ -112,6 +131,11 @@ describe("Redis with the users of deploy/redis", () => {
     await client.close();
   });
 
+  test("what they do is not refused", async () => {
+    const log = await (await connected("operator", password("redis-operator"))).acl("LOG");
+    assert.deepEqual(log, []);
+  });
+
   test("nobody may do more", async () => {
     const refused = (promise, what) => assert.rejects(promise, /NOPERM/, what);
     const producer = await connected("producer", password("redis-producer"));
@@ -140,8 +164,91 @@ describe("Redis with the users of deploy/redis", () => {
   });
 });
 
+describe("a Redis Cluster with the files of deploy/redis", () => {
+  const names = ["edge", "producer", "operator", "cluster"].map((name) => `redis-${name}`);
+  let secrets, cluster;
+  const as = (username, pubsub) => ({
+    ...cluster.settings(pubsub),
+    APP_ENV_WEBSOCKET_REDIS_USERNAME: username,
+    APP_ENV_WEBSOCKET_REDIS_PASSWORD_FILE: join(secrets, `redis-${username}`),
+  });
+  const operator = (node, ...args) => {
+    const password = readFileSync(join(secrets, "redis-operator"), "utf8").trim();
+    return node.ask("--no-auth-warning", "--user", "operator", "--pass", password, ...args);
+  };
+  // What Redis refused to anybody, on any node that lives.
+  const refusals = async () => {
+    const living = cluster.nodes.filter((node) => node.isRunning());
+    return (await Promise.all(living.map((node) => operator(node, "acl", "log")))).filter(Boolean);
+  };
+
+  before(async () => {
+    secrets = makeSecrets(names);
+    cluster = await startCluster(secrets);
+  });
+  after(() => cluster.stop());
+
+  test("is made once, and the replicas may copy", async () => {
+    const view = () => operator(cluster.nodes[0], "cluster", "nodes");
+    const ids = (text) => text.split("\n").map((line) => line.split(" ")[0]).sort();
+    const first = await view();
+    const again = await formCluster(cluster, secrets);
+    assert.deepEqual([again.code, again.stdout], [0, "the cluster is whole\n"], again.stderr);
+    assert.deepEqual(ids(await view()), ids(first));
+    for (const node of cluster.nodes.slice(MASTERS)) {
+      await until("a replica that follows", async () =>
+        /role:slave[^]*master_link_status:up/.test(await operator(node, "info", "replication")),
+      );
+    }
+    assert.deepEqual(await refusals(), []);
+  });
+
+  for (const pubsub of ["classic", "sharded"]) {
+    test(`${pubsub}: edges and producers may do all that they do`, async () => {
+      const edge = await Edge.serve({ environment: as("edge", pubsub) });
+      const client = await Client.connect(edge.url, { userId: "ann" });
+      for (const target of [["--user", "ann"], ["--client", client.id], ["--all"]]) {
+        const event = `emitted${target[0]}`;
+        const emitted = await signal(["emit", ...target, "--event", event], { environment: as("producer", pubsub) });
+        assert.equal(emitted.code, 0, emitted.stderr);
+        assert.doesNotMatch(emitted.stderr, /edges|WARN/);
+        await client.message(event);
+      }
+      assert.equal((await edge.publish({ user: "ann", event: "published" })).status, 200);
+      await client.message("published");
+      // What docs/redis.md tells operators to ask.
+      const edges = await operator(cluster.nodes[0], "-c", "zrange", "signal:edges", "0", "-1");
+      assert.match(edges, new RegExp(`"pubsub":"${pubsub}"`));
+      const list = { classic: "channels", sharded: "shardchannels" }[pubsub];
+      const heard = cluster.nodes.map((node) => operator(node, "pubsub", list, "*ws:user:ann"));
+      assert.equal((await Promise.all(heard)).filter(Boolean).length, 1);
+      const { code, stdout, stderr } = await signal(["check"], {
+        environment: { ...as("edge", pubsub), SIGNAL_AUTH: "insecure-dev" },
+      });
+      assert.equal(code, 0, stderr);
+      assert.match(stdout, /\nok: redis answers\n$/);
+      await client.close();
+      await edge.stop();
+      assert.deepEqual(await refusals(), []);
+    });
+  }
+
+  test("a replica takes over from its master, as its user", async () => {
+    const edge = await Edge.serve({ environment: as("edge", "sharded") });
+    const client = await Client.connect(edge.url, { userId: "ann" });
+    await cluster.nodes[0].stop("SIGKILL");
+    await until("not ready", async () => !(await edge.isReady()));
+    await until("ready", () => edge.isReady());
+    assert.equal((await edge.publish({ user: "ann", event: "published" })).status, 200);
+    await client.message("published");
+    assert.deepEqual(await refusals(), []);
+    await client.close();
+    await edge.stop();
+  });
+});
+
 describe("what each deployment starts an edge with", () => {
-  let environments, bus;
+  let environments, bus, cluster;
 
   before(async () => {
     install();
@@ -149,19 +256,27 @@ describe("what each deployment starts an edge with", () => {
     const { stdout, stderr } = await run(python, [deploy("lint/check.py"), "environments"]);
     assert.ok(stdout, stderr);
     environments = JSON.parse(stdout);
-    bus = await startBus(makeSecrets(["jwt", "api-key", "redis-edge"]));
+    const secrets = makeSecrets(["jwt", "api-key", "redis-edge", "redis-cluster"]);
+    bus = await startBus(secrets);
+    cluster = await startCluster(secrets);
   });
-  after(() => bus.stop());
+  after(() => Promise.all([bus.stop(), cluster.stop()]));
 
-  for (const name of ["compose", "kubernetes", "systemd"]) {
+  for (const name of ["compose", "compose.single", "kubernetes", "systemd"]) {
     test(`${name}: signal check is content, and reaches Redis as its user`, async () => {
       const environment = Object.fromEntries(
         Object.entries(environments[name]).map(([setting, value]) => {
           return [setting, setting.endsWith("_FILE") ? join(bus.secrets, basename(value)) : value];
         }),
       );
-      environment.APP_ENV_WEBSOCKET_REDIS_HOST = "127.0.0.1";
-      environment.APP_ENV_WEBSOCKET_REDIS_PORT = String(bus.port);
+      assert.equal(environment.APP_ENV_WEBSOCKET_REDIS_MODE, name === "compose" ? "cluster" : "single");
+      if (name === "compose") {
+        const { APP_ENV_WEBSOCKET_REDIS_CLUSTER_NODES: seeds } = cluster.settings();
+        environment.APP_ENV_WEBSOCKET_REDIS_CLUSTER_NODES = seeds;
+      } else {
+        environment.APP_ENV_WEBSOCKET_REDIS_HOST = "127.0.0.1";
+        environment.APP_ENV_WEBSOCKET_REDIS_PORT = String(bus.port);
+      }
       const { code, stdout, stderr } = await signal(["check"], { environment });
       assert.equal(code, 0, stderr);
       assert.match(stdout, /\nok: redis answers\n$/);

@@ -101,7 +101,7 @@ checks() {
   check "YAML" "$bin/yamllint" --strict -c deploy/lint/yamllint.yaml deploy
   check "Dockerfile" "$bin/hadolint" deploy/Dockerfile
   check "Docker build context" build_context
-  check "compose.yaml" "$bin/check-jsonschema" --builtin-schema vendor.compose-spec deploy/compose.yaml
+  check "compose files" "$bin/check-jsonschema" --builtin-schema vendor.compose-spec deploy/compose*.yaml
   check "Kubernetes manifests" kubernetes
   check "Prometheus configuration" "$debian/usr/bin/promtool" check config deploy/prometheus/prometheus.yaml
   check "alerts" "$debian/usr/bin/promtool" check rules deploy/prometheus/alerts.yaml

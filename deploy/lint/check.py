@@ -149,6 +149,9 @@ def environments():
     image = dict(re.findall(r"\b(SIGNAL_[A-Z_]+)=(\S+)", read("Dockerfile").split("ENV", 1)[1].split("EXPOSE")[0]))
     return {
         "compose": image | compose["x-edge"]["environment"],
+        "compose.single": image
+        | compose["x-edge"]["environment"]
+        | documents("compose.single.yaml")[0]["x-edge"]["environment"],
         "kubernetes": image | manifests()["ConfigMap", "signal"]["data"],
         "systemd": environment_of_lines(read("systemd/signal.env"))
         | environment_of_lines("\n".join(unit)),
@@ -234,6 +237,8 @@ def check_compose():
             source = volume.split(":")[0]
             if source.startswith("."):
                 expect((DEPLOY / source).exists(), f"compose.yaml: {source} is not there")
+            else:
+                expect(source in compose["volumes"], f"compose.yaml: no volume {source}")
         for setting, value in service.get("environment", {}).items():
             secret = Path(value).name
             if value.startswith("/run/secrets/"):
@@ -245,6 +250,27 @@ def check_compose():
     jobs = documents("prometheus/prometheus.yaml")[0]["scrape_configs"]
     scraped = {job["job_name"]: job["static_configs"][0]["targets"] for job in jobs}
     expect(scraped["signal"] == [f"{edge}:3001" for edge in edges], "prometheus.yaml: other edges")
+
+
+    check_cluster(compose["services"])
+
+
+def check_cluster(services):
+    """The nodes of the Redis Cluster are those that it is made of, and the variant leaves them out."""
+    addresses = {
+        name: service["networks"]["bus"]["ipv4_address"]
+        for name, service in services.items()
+        if isinstance(service["networks"], dict)
+    }
+    nodes = [f"{address}:6379" for address in addresses.values()]
+    expect(services["redis-cluster"]["command"] == nodes, "compose.yaml: the cluster has other nodes")
+    seeds = environments()["compose"]["APP_ENV_WEBSOCKET_REDIS_CLUSTER_NODES"].split(",")
+    expect({seed.split(":")[0] for seed in seeds} <= set(addresses), "compose.yaml: seeds elsewhere")
+    single = documents("compose.single.yaml")[0]["services"]
+    off = {name for name, service in single.items() if "profiles" in service}
+    expect(off == {*addresses, "redis-cluster"}, "compose.single.yaml: the cluster is not switched off")
+    edges = {name for name, service in services.items() if service["image"] == "signal"}
+    expect(set(single) == off | edges | {"redis"}, "compose.single.yaml: other edges")
 
 
 # === Kubernetes ===

@@ -3,8 +3,9 @@
 #
 #   start.sh SECRETS_FOLDER [redis-server argument]...
 #
-# SECRETS_FOLDER holds redis-edge, redis-producer, redis-operator and, while there is a TypeScript
-# fleet, redis-typescript. A secret that is missing switches its user off.
+# SECRETS_FOLDER holds redis-edge, redis-producer, redis-operator, for a node of a cluster redis-cluster
+# (and then `--include cluster.conf` is an argument) and, while there is a TypeScript fleet,
+# redis-typescript. A secret that is missing switches its user off.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 secrets=$1
@@ -12,7 +13,7 @@ shift
 # Redis reads the file once, at its start; it holds hashes only.
 users=$(mktemp)
 grep -v '^#' "$here/users.acl" >"$users"
-for name in edge producer typescript operator; do
+for name in edge producer typescript operator cluster; do
   word=$(printf '%s_PASSWORD_SHA256' "$name" | tr '[:lower:]' '[:upper:]')
   if [ -s "$secrets/redis-$name" ]; then
     # Without the line's end, as Signal reads it.
@@ -22,4 +23,11 @@ for name in edge producer typescript operator; do
     sed -i "s/ on #$word/ off/" "$users"
   fi
 done
-exec redis-server "$here/redis.conf" --aclfile "$users" "$@"
+set -- --aclfile "$users" "$@"
+if [ -s "$secrets/redis-cluster" ]; then
+  # How a replica logs in at its master; only this user may read the file.
+  login=$(mktemp)
+  printf 'masteruser cluster\nmasterauth %s\n' "$(tr -d '\r\n' <"$secrets/redis-cluster")" >"$login"
+  set -- --include "$login" "$@"
+fi
+exec redis-server "$here/redis.conf" "$@"

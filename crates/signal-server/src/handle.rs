@@ -16,8 +16,10 @@ use signal_core::close::CloseCode;
 use signal_core::envelope::{Envelope, Kind};
 use signal_core::id::ClientId;
 use signal_core::message::json_string;
+use signal_core::redis::PubSub;
 use signal_core::revocation::RevocationError;
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
 use crate::bus::{PublishError, Published, Publisher, memory};
 use crate::config::ConfigError;
@@ -323,7 +325,7 @@ impl SignalHandle {
             event_json: Cow::Owned(event_json(event)?),
             data,
             exclude: exclude.iter().map(|client| Cow::Borrowed(client.as_str())).collect(),
-            id: None,
+            id: self.message_id(),
             ts: None,
             from: None,
             trace: crate::trace::current().map(Cow::Owned),
@@ -358,6 +360,13 @@ impl SignalHandle {
         };
         self.shared.published.count(PublishCase(kind, result));
         Ok(outcome?)
+    }
+
+    /// With sharded pub/sub a message may come twice while a master and its replica change places: its id
+    /// is what edges know it by.
+    fn message_id(&self) -> Option<Cow<'static, str>> {
+        let settings = self.shared.redis.as_ref()?.settings();
+        (settings.pubsub == PubSub::Sharded).then(|| Uuid::now_v7().to_string().into())
     }
 
     /// Asks the worker that a client's id names; `false` if it is of another edge, or gone.

@@ -4,7 +4,8 @@
 //! one link carries everything; with sharded pub/sub there is a link to each master that owns a
 //! partition. It owns the tables of the links and moves channels between them when the topology
 //! changes: the new owner is asked first, and the old one keeps a channel until the new one has
-//! confirmed it, which doubles nothing, since a sharded message is published at one node. With classic
+//! confirmed it, which doubles nothing, since a sharded message is published at one node. A master that
+//! has become a replica keeps nothing: it would hand on what its new master hands on too. With classic
 //! pub/sub the old link goes first, and what was missed meanwhile is announced. Channels without an
 //! owner wait in the table of a link to nowhere, which is down, so that nothing of it looks well. It
 //! does no IO and spawns nothing: the caller opens links and is told what moved.
@@ -184,7 +185,7 @@ impl Links {
         for carrier in &self.carriers {
             self.open[*carrier].partitions += 1;
         }
-        self.move_channels(&earlier, &mut applied.moved);
+        self.move_channels(&earlier, topology, &mut applied.moved);
         self.choose_probes();
         self.may_be_idle = true;
         self.close_idle();
@@ -232,7 +233,12 @@ impl Links {
     }
 
     /// Moves what is wanted from the earlier carriers of partitions to the present ones.
-    fn move_channels(&mut self, earlier: &[LinkId], moved: &mut Vec<ChannelKey>) {
+    fn move_channels(
+        &mut self,
+        earlier: &[LinkId],
+        topology: &Topology,
+        moved: &mut Vec<ChannelKey>,
+    ) {
         let leaves = |partition: u8, from| {
             let partition = usize::from(partition);
             earlier[partition] == from && self.carriers[partition] != from
@@ -248,7 +254,9 @@ impl Links {
         }
         for (from, key, partition) in leaving {
             let to = self.carriers[usize::from(partition)];
-            if self.names.is_sharded() && self.open[from].table.is_confirmed(&key) {
+            let is_master =
+                self.open[from].node.as_ref().is_some_and(|node| topology.masters().contains(node));
+            if is_master && self.names.is_sharded() && self.open[from].table.is_confirmed(&key) {
                 self.kept.insert(key.clone(), from);
                 self.open[from].kept += 1;
             } else {

@@ -372,7 +372,8 @@ impl Subscriptions {
     }
 
     /// Redis ended a subscription by itself, since the channel's slot has moved; returns whether it
-    /// was one that anybody wants.
+    /// was one that anybody wants. It is not asked for again at once: a master that has become a replica
+    /// would take it, and hand on what its new master hands on too.
     pub(crate) fn taken_away(&mut self, key: &ChannelKey) -> bool {
         let Some(channel) = self.channels.get_mut(key) else { return false };
         if channel.under_way > 0 {
@@ -386,7 +387,8 @@ impl Subscriptions {
         }
         let wanted = channel.wanted;
         match wanted {
-            true => self.note_change(key.clone()),
+            true if !channel.queued => self.postponed.push(key.clone()),
+            true => {}
             false => self.drop_if_done(key),
         }
         wanted

@@ -149,13 +149,15 @@ fn what_is_refused_for_the_state_of_the_cluster_waits_for_it_to_change() {
 }
 
 #[test]
-fn what_redis_takes_away_is_asked_for_again() {
+fn what_redis_takes_away_is_asked_for_again_when_the_topology_is_known() {
     let mut table = Subscriptions::default();
     table.connected();
     table.want(key("a"), 0);
     answer_all(&mut table);
     assert!(table.taken_away(&key("a")));
     assert!(!table.is_settled());
+    assert_eq!(table.next_command(), None);
+    table.retry_postponed();
     assert_eq!(answer_all(&mut table), [Outcome::Confirmed(key("a"))]);
     table.unwant(&key("a"));
     assert!(!table.taken_away(&key("a")), "given up already");
