@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use signal_core::channel::{TAGS, partition, slot};
+use signal_core::channel::{TAGS, partition, sharded_name, slot};
 use signal_core::redis::{PubSub, RedisMode, RedisSettings};
 
 use super::{Redis, until};
@@ -102,6 +102,20 @@ impl Cluster {
         }
     }
 
+    /// Has a master and its replica change places, as before an upgrade of the master.
+    pub async fn fail_over(&self, master: usize, replica: usize) {
+        let is_done = async || {
+            let role = self.nodes[master].command(&["INFO", "replication"]).await;
+            role.contains("role:slave")
+        };
+        while !is_done().await {
+            // Refused or given up while the replica has not caught up; Redis gives up after 5 s.
+            self.nodes[replica].command(&["CLUSTER", "FAILOVER"]).await;
+            let done = until("the replica is the master", is_done);
+            let _ = tokio::time::timeout(std::time::Duration::from_secs(6), done).await;
+        }
+    }
+
     /// How edges reach it, by two of its nodes.
     pub fn settings(&self, pubsub: PubSub) -> RedisSettings {
         let nodes = [0, MASTERS].map(|index| ("127.0.0.1".to_owned(), self.nodes[index].port));
@@ -159,6 +173,19 @@ impl Cluster {
         from.ok(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &target]).await;
         to.ok(&["CLUSTER", "SETSLOT", &slot, "NODE", &target]).await;
         from.ok(&["CLUSTER", "SETSLOT", &slot, "NODE", &target]).await;
+    }
+
+    /// Whether so many edges are subscribed to a sharded channel at the node that owns it.
+    pub async fn is_heard(&self, channel: &str, edges: usize) -> bool {
+        let (name, slot) = (sharded_name(channel), slot(TAGS[usize::from(partition(channel))]));
+        let expected = format!(":{edges}");
+        for node in self.nodes.iter().filter(|node| node.is_running()) {
+            if owns(&node.command(&["CLUSTER", "NODES"]).await, slot) {
+                let answer = node.command(&["PUBSUB", "SHARDNUMSUB", &name]).await;
+                return answer.lines().last() == Some(&expected);
+            }
+        }
+        false
     }
 
     /// What any client is subscribed to on any running node, sorted, without probes.

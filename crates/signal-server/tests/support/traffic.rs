@@ -88,6 +88,19 @@ impl Traffic {
         traffic
     }
 
+    /// The channels of all streams, and how many of two edges have somebody who listens to each.
+    pub fn channels(&self) -> Vec<(String, usize)> {
+        let shared = ["ws:broadcast", "ws:room:shared"].map(|channel| (channel.to_owned(), 2));
+        let own = self.clients.iter().enumerate().flat_map(|(index, client)| {
+            [
+                format!("ws:client:{client}"),
+                format!("ws:room:room-{index}"),
+                format!("ws:user:user-{index}"),
+            ]
+        });
+        shared.into_iter().chain(own.map(|channel| (channel, 1))).collect()
+    }
+
     /// Waits until some rounds more have been published.
     pub async fn flows(&self) {
         let before = self.round.load(Ordering::Relaxed);
