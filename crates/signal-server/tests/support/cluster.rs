@@ -22,6 +22,8 @@ const NODE_TIMEOUT_MS: &str = "1500";
 pub struct Cluster {
     /// Masters at first, then the replicas in the same order.
     pub nodes: Vec<Redis>,
+    /// The nodes' ports for TLS, where they speak it.
+    pub tls_ports: Vec<u16>,
     directory: PathBuf,
 }
 
@@ -35,11 +37,24 @@ impl Cluster {
 
     /// With further arguments for every node.
     pub async fn with(arguments: &[&str]) -> Self {
+        Self::build(arguments, false).await
+    }
+
+    /// With further arguments for every node, each of which has a port for TLS beside its own.
+    pub async fn with_tls(arguments: &[&str]) -> Self {
+        Self::build(arguments, true).await
+    }
+
+    async fn build(arguments: &[&str], tls: bool) -> Self {
         let directory = std::env::temp_dir().join(format!("signal-{}", uuid::Uuid::new_v4()));
         std::fs::create_dir_all(&directory).expect("a temporary directory");
-        let mut nodes = Vec::new();
+        let (mut nodes, mut tls_ports) = (Vec::new(), Vec::new());
         for index in 0..2 * MASTERS {
             let bus_port = Redis::stopped(&[]).port.to_string();
+            if tls {
+                tls_ports.push(Redis::stopped(&[]).port);
+            }
+            let tls_port = tls_ports.last().copied().unwrap_or(0).to_string();
             let file = format!("nodes-{index}.conf");
             let own = [
                 "--cluster-enabled",
@@ -58,7 +73,8 @@ impl Cluster {
                 "--cluster-replica-validity-factor",
                 "0",
             ];
-            nodes.push((Redis::with(&[&own[..], arguments].concat()).await, bus_port));
+            let tls_port = ["--tls-port", &tls_port];
+            nodes.push((Redis::with(&[&own[..], &tls_port, arguments].concat()).await, bus_port));
         }
         for (index, (node, bus_port)) in nodes.iter().enumerate() {
             node.ok(&["CLUSTER", "SET-CONFIG-EPOCH", &(index + 1).to_string()]).await;
@@ -68,11 +84,13 @@ impl Cluster {
                 node.ok(&["CLUSTER", "ADDSLOTSRANGE", &from, &to]).await;
             }
             if index > 0 {
-                let port = node.port.to_string();
+                // Nodes meet by the port that they speak on with each other.
+                let port = tls_ports.get(index).unwrap_or(&node.port).to_string();
                 nodes[0].0.ok(&["CLUSTER", "MEET", "127.0.0.1", &port, bus_port]).await;
             }
         }
-        let cluster = Self { nodes: nodes.into_iter().map(|(node, _)| node).collect(), directory };
+        let nodes = nodes.into_iter().map(|(node, _)| node).collect();
+        let cluster = Self { nodes, tls_ports, directory };
         for node in &cluster.nodes {
             until("all nodes know each other", async || {
                 node.command(&["CLUSTER", "INFO"]).await.contains("cluster_known_nodes:6")
