@@ -76,30 +76,50 @@ impl Cluster {
             let tls_port = ["--tls-port", &tls_port];
             nodes.push((Redis::with(&[&own[..], &tls_port, arguments].concat()).await, bus_port));
         }
-        for (index, (node, bus_port)) in nodes.iter().enumerate() {
+        for (index, (node, _)) in nodes.iter().enumerate() {
             node.ok(&["CLUSTER", "SET-CONFIG-EPOCH", &(index + 1).to_string()]).await;
             if index < MASTERS {
                 let range = [index * SLOTS / MASTERS, (index + 1) * SLOTS / MASTERS - 1];
                 let [from, to] = range.map(|slot| slot.to_string());
                 node.ok(&["CLUSTER", "ADDSLOTSRANGE", &from, &to]).await;
             }
-            if index > 0 {
-                // Nodes meet by the port that they speak on with each other.
-                let port = tls_ports.get(index).unwrap_or(&node.port).to_string();
-                nodes[0].0.ok(&["CLUSTER", "MEET", "127.0.0.1", &port, bus_port]).await;
-            }
         }
+        let meet: Vec<(String, String)> = nodes
+            .iter()
+            .enumerate()
+            .skip(1)
+            // Nodes meet by the port that they speak on with each other.
+            .map(|(index, (node, bus_port))| {
+                (tls_ports.get(index).unwrap_or(&node.port).to_string(), bus_port.clone())
+            })
+            .collect();
         let nodes = nodes.into_iter().map(|(node, _)| node).collect();
         let cluster = Self { nodes, tls_ports, directory };
-        for node in &cluster.nodes {
-            until("all nodes know each other", async || {
-                node.command(&["CLUSTER", "INFO"]).await.contains("cluster_known_nodes:6")
-            })
-            .await;
-        }
+        let mut asked = 0_u32;
+        until("all nodes know each other", async || {
+            if asked.is_multiple_of(200) {
+                // On a busy machine an introduction may take too long, and is forgotten.
+                for (port, bus_port) in &meet {
+                    cluster.nodes[0].ok(&["CLUSTER", "MEET", "127.0.0.1", port, bus_port]).await;
+                }
+            }
+            asked += 1;
+            for node in &cluster.nodes {
+                let info = node.command(&["CLUSTER", "INFO"]).await;
+                if !info.contains("cluster_known_nodes:6") {
+                    return false;
+                }
+            }
+            true
+        })
+        .await;
         for index in MASTERS..2 * MASTERS {
             let master = cluster.id(index - MASTERS).await;
-            cluster.nodes[index].ok(&["CLUSTER", "REPLICATE", &master]).await;
+            until("a replica knows its master", async || {
+                let replica = &cluster.nodes[index];
+                replica.command(&["CLUSTER", "REPLICATE", &master]).await.starts_with("+OK")
+            })
+            .await;
         }
         cluster.whole().await;
         cluster
