@@ -50,7 +50,7 @@ guard() {
   command -v valgrind >/dev/null ||
     { say "valgrind is not here and cannot be installed: instruction counts are left out"; return; }
   say "instruction counts"
-  cargo clippy -p signal-benches --all-targets --features micro --quiet -- -D warnings
+  cargo clippy -p signal-benches --all-targets --features micro,emitter --quiet -- -D warnings
   cargo build --release --quiet -p signal-benches --features micro --bin signal-micro --bin guard
   target/release/guard "$@"
 }
