@@ -52,10 +52,26 @@ screenshots:
 conformance:
     ./scripts/test.sh conformance
 
-# The engine beside its floor: ratios of CPU per delivery
+# Every budget, measured beside the floor: about six minutes
 bench *arguments:
     cargo build --release --bin signal
-    cargo run --release -p signal-benches --bin signal-bench -- {{arguments}}
+    cargo build --release -p signal-benches --features emitter
+    target/release/signal-bench {{arguments}}
+
+# The same scenarios on other servers, each installed by its own package manager
+bench-peers *arguments:
+    ./benches/peers/install.sh
+    cargo build --release --bin signal
+    cargo build --release -p signal-benches
+    target/release/signal-bench --peers benches/.cache {{arguments}}
+
+# Instruction counts of the micro-benchmarks against the committed ones
+guard:
+    ./scripts/test.sh guard
+
+# Commit to the instruction counts of now
+baseline:
+    ./scripts/test.sh guard --write
 
 # Fuzz one target: client_message, encrypted, envelope, frame, token
 fuzz target seconds="60":

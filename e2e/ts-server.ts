@@ -29,7 +29,7 @@ async function fetch(request: Request, server: Bun.Server<{ clientId: string }>)
 }
 
 // The helper needs the server, and the server the helper's handler: hence the reload.
-const server = Bun.serve({ hostname: "127.0.0.1", port: 0, fetch, websocket: { message() {} } });
+const server = Bun.serve({ hostname: "127.0.0.1", port: Number(process.env.PORT ?? 0), fetch, websocket: { message() {} } });
 
 helper = new WebSocketServerHelper({
   identifier: "e2e-server",

@@ -4,6 +4,7 @@
 #   ./scripts/test.sh          all of it (a cold run takes under half an hour on two cores)
 #   ./scripts/test.sh rust     formatting, lints, documents, Rust tests
 #   ./scripts/test.sh e2e      node and browser tests against the release binary
+#   ./scripts/test.sh guard    instruction counts of the micro-benchmarks against the committed ones
 #   ./scripts/test.sh deploy   checks of the deployment files
 #   ./scripts/test.sh conformance   the public WebSocket suite, where it is at hand
 set -euo pipefail
@@ -41,6 +42,17 @@ rust() {
   say "tests of optional features"
   cargo clippy -p signal-server --all-targets --features otel --quiet -- -D warnings
   cargo test -p signal-server --features otel --test otel --quiet
+}
+
+guard() {
+  # Where there is no package to install, the last line of its output says why.
+  apt_install valgrind valgrind || true
+  command -v valgrind >/dev/null ||
+    { say "valgrind is not here and cannot be installed: instruction counts are left out"; return; }
+  say "instruction counts"
+  cargo clippy -p signal-benches --all-targets --features micro,emitter --quiet -- -D warnings
+  cargo build --release --quiet -p signal-benches --features micro --bin signal-micro --bin guard
+  target/release/guard "$@"
 }
 
 e2e() {
@@ -84,7 +96,7 @@ conformance() {
 }
 
 case "${1:-all}" in
-  rust | deploy | e2e | conformance) "$1" ;;
+  rust | guard | deploy | e2e | conformance) "$@" ;;
   all)
     rust
     deploy
@@ -93,7 +105,7 @@ case "${1:-all}" in
     say "all passed"
     ;;
   *)
-    echo "usage: $0 [rust|deploy|e2e|conformance]" >&2
+    echo "usage: $0 [rust|guard|deploy|e2e|conformance]" >&2
     exit 64
     ;;
 esac

@@ -6,6 +6,9 @@
 //! under way is bounded by the window, or by the publisher's queue.
 
 mod connection;
+mod dialect;
+mod histogram;
+mod ingest;
 pub mod payload;
 mod privacy;
 mod publisher;
@@ -21,6 +24,7 @@ use std::time::Duration;
 use mio::{Events, Interest, Poll, Token};
 
 use self::connection::{Connection, Phase};
+pub use self::dialect::Dialect;
 use self::payload::{Audience, MARKER_EVENT, Template};
 pub use self::privacy::Privacy;
 use self::privacy::Seals;
@@ -121,6 +125,7 @@ pub struct Driver {
     connections: Vec<Connection>,
     publisher: Publisher,
     privacy: Privacy,
+    dialect: Dialect,
     seals: Seals,
     tally: Tally,
     clock: Clock,
@@ -131,6 +136,16 @@ pub struct Driver {
     handshakes: usize,
     /// Clients that still lack a marker.
     unmarked: usize,
+    /// Added to a client's number, for its user id.
+    first_user: u32,
+    /// Clients connect from one address after another, as many from each.
+    per_address: usize,
+    /// Connections ever opened.
+    opened: usize,
+    /// Clients whose ping was answered.
+    ponged: Vec<usize>,
+    /// Bursts of clients are under way.
+    bursting: bool,
 }
 
 /// A load under way: what [`Driver::run`] continues.
@@ -139,9 +154,20 @@ pub struct Running {
     load: Load,
     template: Template,
     ticker: Option<Ticker>,
-    /// Messages sent so far: one number for the room, one per user.
+    /// Messages sent so far, by target: the room, or each user, or each of the rooms.
     sent: Vec<u64>,
-    user: usize,
+    target: usize,
+    crowd: Option<Crowd>,
+}
+
+/// A room beside the load, whose members are not this driver's.
+#[derive(Debug)]
+struct Crowd {
+    template: Template,
+    /// Ticks from one message to the next.
+    period: usize,
+    ticks: usize,
+    sent: u64,
 }
 
 // === impl Driver ===
@@ -159,6 +185,7 @@ impl Driver {
             connections: Vec::new(),
             publisher,
             privacy,
+            dialect: Dialect::default(),
             seals: Seals::default(),
             tally: Tally::default(),
             clock: Clock::start(),
@@ -166,7 +193,32 @@ impl Driver {
             events: Events::with_capacity(EVENTS_MAX),
             handshakes: 0,
             unmarked: 0,
+            first_user: 0,
+            per_address: usize::MAX,
+            opened: 0,
+            ponged: Vec::new(),
+            bursting: false,
         })
+    }
+
+    /// Speaks as another server wants it.
+    pub fn speak(&mut self, dialect: Dialect) {
+        self.dialect = dialect;
+    }
+
+    /// Gives clients user ids from this number on.
+    pub fn number_users_from(&mut self, first: u32) {
+        self.first_user = first;
+    }
+
+    /// Lets so many clients connect from each address of 127.0.0.0/8, so that ports do not run out.
+    pub fn spread(&mut self, per_address: usize) {
+        self.per_address = per_address;
+    }
+
+    /// Drops all clients.
+    pub fn disconnect(&mut self) {
+        self.connections.clear();
     }
 
     /// Connects and authenticates clients until there are `count`.
@@ -175,7 +227,9 @@ impl Driver {
         self.connections.reserve_exact(count.saturating_sub(self.connections.len()));
         while self.connections.len() < count || self.handshakes > 0 {
             while self.connections.len() < count && self.handshakes < HANDSHAKES_MAX {
-                let mut connection = Connection::open(self.server, self.privacy)?;
+                let mut connection =
+                    Connection::open(self.source(), self.server, self.privacy, self.dialect)?;
+                self.opened += 1;
                 let token = Token(self.connections.len() + FIRST_CONNECTION);
                 let both = Interest::READABLE | Interest::WRITABLE;
                 self.poll.registry().register(connection.stream(), token, both)?;
@@ -190,10 +244,17 @@ impl Driver {
         Ok(())
     }
 
-    /// Makes every client a member of the measured room.
-    pub fn join(&mut self) -> Result<(), DriverError> {
-        let join = format!(r#"{{"event":"join","data":{{"rooms":["{}"]}}}}"#, payload::ROOM);
-        self.connections.iter_mut().try_for_each(|connection| connection.send_text(&join))
+    /// Makes every client a member of the room, or of its room, if the audience has any.
+    pub fn join(&mut self, audience: Audience) -> Result<(), DriverError> {
+        for (client, connection) in (0_u32..).zip(&mut self.connections) {
+            let room = match audience {
+                Audience::Room => payload::ROOM.to_owned(),
+                Audience::Rooms => payload::room_of(client),
+                Audience::User => return Ok(()),
+            };
+            connection.send_text(&self.dialect.join(&room))?;
+        }
+        Ok(())
     }
 
     /// Publishes markers until each client has had one: nothing that is published to the audience
@@ -228,7 +289,11 @@ impl Driver {
     pub fn start(&mut self, load: Load) -> Result<Running, DriverError> {
         let (targets, recipients) = match load.audience {
             Audience::Room => (1, Recipients::All(self.connections.len())),
-            Audience::User => (self.connections.len(), Recipients::One),
+            Audience::User => (self.connections.len(), Recipients::Some(1)),
+            Audience::Rooms => {
+                let rooms = self.connections.len() / payload::ROOM_MEMBERS;
+                (rooms, Recipients::Some(payload::ROOM_MEMBERS))
+            }
         };
         let ticker = match load.pace {
             Pace::Ticks { interval, .. } => {
@@ -239,8 +304,8 @@ impl Driver {
                 None
             }
         };
-        let template = Template::new(load.audience);
-        Ok(Running { load, template, ticker, sent: vec![0; targets], user: 0 })
+        let template = Template::new(self.dialect, load.audience);
+        Ok(Running { load, template, ticker, sent: vec![0; targets], target: 0, crowd: None })
     }
 
     /// Drives a load for a while.
@@ -249,7 +314,11 @@ impl Driver {
         while self.clock.elapsed() < end {
             let due = match running.load.pace {
                 Pace::Window { .. } => self.tally.window.as_ref().map_or(0, Window::free),
-                Pace::Ticks { messages, .. } => messages * running.elapsed_ticks()?,
+                Pace::Ticks { messages, .. } => {
+                    let ticks = running.elapsed_ticks()?;
+                    self.publish_to_crowd(running, ticks);
+                    messages * ticks
+                }
             };
             self.publish(running, due);
             self.publisher.flush()?;
@@ -274,6 +343,7 @@ impl Driver {
         let sent_to = |client: usize| match running.load.audience {
             Audience::Room => running.sent[0],
             Audience::User => running.sent[client],
+            Audience::Rooms => running.sent[client / payload::ROOM_MEMBERS],
         };
         let clients = self.connections.iter().enumerate();
         let lost = clients.map(|(client, connection)| connection.sequence.lost(sent_to(client)));
@@ -305,6 +375,23 @@ impl Driver {
         match running.load.audience {
             Audience::Room => sent * self.connections.len() as u64,
             Audience::User => sent,
+            Audience::Rooms => sent * payload::ROOM_MEMBERS as u64,
+        }
+    }
+
+    fn source(&self) -> Ipv4Addr {
+        let address = u8::try_from(self.opened / self.per_address % 200).expect("below 200");
+        Ipv4Addr::new(127, 0, 0, 1 + address)
+    }
+
+    fn publish_to_crowd(&mut self, running: &mut Running, ticks: usize) {
+        let Some(crowd) = &mut running.crowd else { return };
+        crowd.ticks += ticks;
+        if crowd.ticks >= crowd.period {
+            crowd.ticks -= crowd.period;
+            let now = self.clock.micros();
+            crowd.template.write(&mut self.publisher.outgoing, crowd.sent, now, 0);
+            crowd.sent += 1;
         }
     }
 
@@ -314,24 +401,30 @@ impl Driver {
             let target = running.next_target();
             let sequence = running.sent[target];
             running.sent[target] += 1;
-            let user = u32::try_from(target).expect("clients are fewer than sockets");
-            running.template.write(&mut self.publisher.outgoing, sequence, now, user);
+            let outgoing = &mut self.publisher.outgoing;
+            running.template.write(outgoing, sequence, now, number(target));
             if let Some(window) = &mut self.tally.window {
                 window.published();
             }
         }
     }
 
+    /// One marker for each target that somebody still waits for.
     fn publish_markers(&mut self, audience: Audience) {
+        let mut last = None;
         for (client, connection) in (0_u32..).zip(&self.connections) {
-            if connection.marked {
+            let target = match audience {
+                Audience::Room => 0,
+                Audience::Rooms => payload::room_index(client),
+                Audience::User => client,
+            };
+            // The clients of a room follow one another.
+            if connection.marked || last == Some(target) {
                 continue;
             }
-            let (channel, envelope) = payload::envelope(audience, client, MARKER_EVENT, "null");
-            self.publisher.publish(&channel, &envelope);
-            if audience == Audience::Room {
-                return;
-            }
+            last = Some(target);
+            let command = self.dialect.command(audience, target, MARKER_EVENT, "null");
+            self.publisher.publish(&command);
         }
     }
 
@@ -372,7 +465,7 @@ impl Driver {
             let (filled, more) = connection.fill(&mut self.buffer)?;
             let mut rest = &self.buffer[..filled];
             if connection.phase == Phase::Upgrading {
-                let number = u32::try_from(client).expect("clients are fewer than sockets");
+                let number = self.first_user + number(client);
                 rest = &rest[connection.finish_upgrade(rest, number)?..];
             }
             if connection.phase != Phase::Upgrading {
@@ -383,14 +476,24 @@ impl Driver {
                         (websocket::OPCODE_TEXT, Phase::Ready) => {
                             let key = connection.key.as_deref();
                             if let Some(text) = self.seals.open(key, frame.payload)? {
-                                self.unmarked -= self.tally.take_text(connection, text, now)?;
+                                for text in self.dialect.messages(text) {
+                                    self.unmarked -= self.tally.take_text(
+                                        connection,
+                                        text,
+                                        self.dialect,
+                                        now,
+                                    )?;
+                                }
                             }
                         }
                         (websocket::OPCODE_TEXT, _) => {
-                            connection.authenticated(frame.payload)?;
-                            self.handshakes -= 1;
+                            let number = self.first_user + number(client);
+                            if connection.log_in(frame.payload, number)? {
+                                self.handshakes -= 1;
+                            }
                         }
                         (websocket::OPCODE_PING, _) => connection.send_pong(frame.payload)?,
+                        (websocket::OPCODE_PONG, _) => self.ponged.push(client),
                         (websocket::OPCODE_CLOSE, _) => return Err(closed(frame.payload)),
                         _ => {}
                     }
@@ -413,9 +516,21 @@ impl Running {
     }
 
     fn next_target(&mut self) -> usize {
-        self.user = (self.user + USER_STRIDE) % self.sent.len();
-        self.user
+        self.target = (self.target + USER_STRIDE) % self.sent.len();
+        self.target
     }
+
+    /// Also publishes to [`payload::ROOM`], whose members others drive: one message every `period`
+    /// ticks, or no more.
+    pub fn set_crowd(&mut self, period: Option<usize>) {
+        let template = || Template::new(Dialect::Signal, Audience::Room);
+        let sent = self.crowd.as_ref().map_or(0, |crowd| crowd.sent);
+        self.crowd = period.map(|period| Crowd { template: template(), period, ticks: 0, sent });
+    }
+}
+
+fn number(target: usize) -> u32 {
+    u32::try_from(target).expect("targets are fewer than sockets")
 }
 
 fn closed(payload: &[u8]) -> DriverError {

@@ -18,11 +18,12 @@ use clap::Parser;
 use signal_benches::driver::Privacy;
 use signal_benches::report::{PrivacyRound, Report, Round, cost_micros};
 use signal_benches::rows::{IDLE_CLIENTS, IDLE_KEY, PRIVACY_ROWS, PrivacyRow, TRAFFIC_ROWS};
+use signal_benches::scenario::{churn, emitter, ingest, mixed, peers, workers};
 use signal_benches::turn::{self, Setting, Subject, TurnError};
-use signal_benches::{floor, process};
+use signal_benches::{floor, process, summary};
 
 /// Open files that the memory row needs beside its connections.
-const SPARE_FILES: u64 = 1_000;
+const SPARE_FILES: u64 = 500;
 
 /// Load before usage is read: buffers have grown and branches are learned well within it.
 const WARM_UP: Duration = Duration::from_secs(1);
@@ -33,21 +34,31 @@ struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
     /// Only rows whose key contains this: room-fixed, room-saturated, unicast-fixed,
-    /// unicast-saturated, encrypted-fixed, encrypted-saturated, idle. May be repeated.
+    /// unicast-saturated, encrypted-fixed, encrypted-saturated, rooms-saturated, relay, idle, ingest,
+    /// churn, mixed, workers, emitter. May be repeated.
     #[arg(long, value_name = "ROW")]
     only: Vec<String>,
     /// Rounds per row; in each, both servers take a turn.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
     /// Seconds of load that are measured per turn.
-    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u64).range(1..=600))]
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
-    /// One round of two seconds: enough to see whether it works.
+    /// One round of one second: enough to see whether it works.
     #[arg(long)]
     quick: bool,
     /// The server to measure [default: `signal` beside this program].
     #[arg(long, value_name = "PATH")]
     signal: Option<PathBuf>,
+    /// The program that is the emitter's load [default: `emitter-load` beside this program].
+    #[arg(long, value_name = "PATH")]
+    emitter: Option<PathBuf>,
+    /// Also writes the first table to this file, as tab-separated values.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Measures Signal beside the other servers that `benches/peers/install.sh` put there.
+    #[arg(long, value_name = "DIRECTORY")]
+    peers: Option<PathBuf>,
     /// Puts the floor in Signal's place, to see how far from 1.00 the machine's noise goes.
     #[arg(long)]
     self_check: bool,
@@ -64,6 +75,11 @@ enum Command {
     /// Runs the floor itself: how the turns start it.
     #[command(hide = true)]
     Floor(floor::Options),
+    /// Runs the members of the room of the fairness row: how its turns start them.
+    #[command(hide = true)]
+    Crowd(mixed::CrowdOptions),
+    /// Prints the tables, and draws the charts, of several runs.
+    Summary(summary::Options),
 }
 
 fn main() -> ExitCode {
@@ -75,21 +91,42 @@ fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 64 } else { 0 });
         }
     };
-    if let Some(Command::Floor(options)) = &arguments.command {
-        return match floor::run(options) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => failed("floor", &error),
-        };
+    let ran = match &arguments.command {
+        Some(Command::Floor(options)) => floor::run(options).map_err(|error| error.to_string()),
+        Some(Command::Crowd(options)) => process::lift_file_limit()
+            .map_err(|error| error.to_string())
+            .and_then(|_| mixed::crowd(options).map_err(|error| error.to_string())),
+        Some(Command::Summary(options)) => summary::run(options)
+            .and_then(|text| io::stdout().write_all(text.as_bytes()))
+            .map_err(|error| error.to_string()),
+        None => return measure(&arguments),
+    };
+    match ran {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed("as part of a turn", &error),
     }
-    let bench = match Bench::prepare(&arguments) {
+}
+
+fn measure(arguments: &Arguments) -> ExitCode {
+    let bench = match Bench::prepare(arguments) {
         Ok(bench) => bench,
         Err(message) => {
             eprintln!("signal-bench: {message}");
             return ExitCode::from(64);
         }
     };
+    if let Some(cache) = &arguments.peers {
+        return bench.run_peers(cache, arguments.out.as_deref());
+    }
     let (report, complete) = bench.run();
     if let Err(error) = report.write(&mut io::stdout().lock()) {
+        return failed("output", &error);
+    }
+    let written = arguments.out.as_ref().map_or(Ok(()), |path| {
+        let mut file = std::fs::File::create(path)?;
+        report.write_tsv(&mut file)
+    });
+    if let Err(error) = written {
         return failed("output", &error);
     }
     match (complete, report.integrity().is_whole()) {
@@ -105,6 +142,9 @@ struct Bench {
     setting: Setting,
     signal: Subject,
     floor: Subject,
+    /// This program, and the emitter's load.
+    own: PathBuf,
+    emitter: PathBuf,
     rounds: u32,
     only: Vec<String>,
 }
@@ -124,6 +164,7 @@ impl Bench {
             .map_err(|error| format!("cannot run on core {}: {error}", arguments.driver_core))?;
         let keys = TRAFFIC_ROWS.iter().map(|row| row.key);
         let keys = keys.chain(PRIVACY_ROWS.iter().map(|row| row.key)).chain([IDLE_KEY]);
+        let keys = keys.chain([ingest::KEY, churn::KEY, mixed::KEY, workers::KEY, emitter::KEY]);
         let keys: Vec<_> = keys.collect();
         for wanted in &arguments.only {
             if !keys.iter().any(|key| key.contains(wanted.as_str())) {
@@ -131,16 +172,22 @@ impl Bench {
             }
         }
         let (rounds, seconds) =
-            if arguments.quick { (1, 2) } else { (arguments.rounds, arguments.seconds) };
+            if arguments.quick { (1, 1) } else { (arguments.rounds, arguments.seconds) };
         Ok(Self {
             setting: Setting {
                 server_core: arguments.server_core,
                 driver_core: arguments.driver_core,
+                workers: 1,
                 warm_up: WARM_UP,
                 duration: Duration::from_secs(seconds),
             },
             signal: subject(arguments, &own)?,
-            floor: Subject::Floor(own),
+            floor: Subject::Floor(own.clone()),
+            emitter: arguments
+                .emitter
+                .clone()
+                .unwrap_or_else(|| own.with_file_name("emitter-load")),
+            own,
             rounds,
             only: arguments.only.clone(),
         })
@@ -169,8 +216,11 @@ impl Bench {
             }
         }
         if self.wants(IDLE_KEY) {
+            // An interval of pings is long: it is watched once, and what the floor does is nothing.
+            let mut is_watched = is_signal;
             let rounds = self.rounds("idle connections", |subject| {
-                let reading = turn::idle(&self.setting, subject)?;
+                let is_watched = std::mem::take(&mut is_watched);
+                let reading = turn::idle(&self.setting, subject, is_watched)?;
                 let (kib, micros) = (reading.kib_per_connection, reading.connect_micros);
                 Ok((reading, format!("{kib:.2} KiB and {micros:.1} µs per connection")))
             });
@@ -179,7 +229,74 @@ impl Bench {
                 Err(error) => complete = complain("idle connections", &error),
             }
         }
+        complete &= self.run_scenarios(&mut report);
         (report, complete)
+    }
+
+    /// The turns that are more than one load; false if one failed.
+    fn run_scenarios(&self, report: &mut Report) -> bool {
+        let mut complete = true;
+        if self.wants(ingest::KEY) {
+            let rounds = self.rounds("ingest", |subject| {
+                let reading = ingest::run(&self.setting, subject)?;
+                let ingest::Reading { micros, rate } = reading;
+                Ok((reading, format!("{micros:.2} µs per message, {rate:.0} a second")))
+            });
+            match rounds {
+                Ok(rounds) => report.lines.push(ingest::line(&rounds)),
+                Err(error) => complete = complain("ingest", &error),
+            }
+        }
+        if self.wants(churn::KEY) {
+            match churn::run(&self.setting, &self.signal) {
+                Ok(reading) => {
+                    eprintln!("{:<22} {:<7} {}", "churn", "signal", reading.describe());
+                    report.lines.extend(churn::lines(&reading));
+                }
+                Err(error) => complete = complain("churn", &error),
+            }
+        }
+        if self.wants(mixed::KEY) {
+            let round = self.round("fairness", |subject| {
+                let reading = mixed::run(&self.setting, subject, &self.own)?;
+                Ok((reading, reading.describe()))
+            });
+            match round {
+                Ok(round) => report.lines.push(mixed::line(&round.signal, &round.floor)),
+                Err(error) => complete = complain("fairness", &error),
+            }
+        }
+        let rows = TRAFFIC_ROWS.iter().filter(|row| row.key.ends_with("saturated"));
+        for row in rows.filter(|_| self.wants(workers::KEY)) {
+            match workers::run(&self.setting, &self.signal, row) {
+                Ok(reading) => report.workers.push(reading),
+                Err(error) => complete = complain("workers", &error),
+            }
+        }
+        if self.wants(emitter::KEY) {
+            let readings = (0..self.rounds).map(|_| emitter::run(&self.setting, &self.emitter));
+            match readings.collect::<Result<Vec<_>, _>>() {
+                Ok(readings) => report.lines.push(emitter::line(&readings)),
+                Err(error) => complete = complain("emitter", &error),
+            }
+        }
+        complete
+    }
+
+    /// Measures Signal beside its peers, under the loads that all can take.
+    fn run_peers(&self, cache: &Path, out: Option<&Path>) -> ExitCode {
+        let mut subjects = vec![("Signal", self.signal.clone())];
+        let peers = peers::installed(cache).into_iter();
+        subjects.extend(peers.map(|peer| (peer.name, Subject::Peer(peer))));
+        let report = peers::run(&self.setting, &subjects, self.rounds, |key| self.wants(key));
+        let written = report.write(&mut io::stdout().lock()).and_then(|()| {
+            let Some(path) = out else { return Ok(()) };
+            report.write_tsv(&mut std::fs::File::create(path)?)
+        });
+        match written {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => failed("output", &error),
+        }
     }
 
     /// Lets the three ways of delivering take turns; each begins as often as the others.
@@ -209,6 +326,25 @@ impl Bench {
     fn rounds<Reading>(
         &self,
         title: &str,
+        turn: impl FnMut(&Subject) -> Result<(Reading, String), TurnError>,
+    ) -> Result<Vec<Round<Reading>>, TurnError> {
+        self.some_rounds(self.rounds, title, turn)
+    }
+
+    /// One turn of each, where that takes long or is not a ratio.
+    fn round<Reading>(
+        &self,
+        title: &str,
+        turn: impl FnMut(&Subject) -> Result<(Reading, String), TurnError>,
+    ) -> Result<Round<Reading>, TurnError> {
+        let mut rounds = self.some_rounds(1, title, turn)?;
+        Ok(rounds.pop().expect("one round was asked for"))
+    }
+
+    fn some_rounds<Reading>(
+        &self,
+        count: u32,
+        title: &str,
         mut turn: impl FnMut(&Subject) -> Result<(Reading, String), TurnError>,
     ) -> Result<Vec<Round<Reading>>, TurnError> {
         let mut take_turn = |subject: &Subject, role: &str| {
@@ -217,7 +353,7 @@ impl Bench {
             Ok::<_, TurnError>(reading)
         };
         let mut rounds = Vec::new();
-        for round in 0..self.rounds {
+        for round in 0..count {
             rounds.push(if round % 2 == 0 {
                 let signal = take_turn(&self.signal, "signal")?;
                 Round { signal, floor: take_turn(&self.floor, "floor")? }

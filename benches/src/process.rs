@@ -4,7 +4,7 @@
 //! touches a process that it did not start. Start-up is bounded by `START_PATIENCE`.
 
 use std::ffi::OsStr;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, BufRead as _, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -71,25 +71,34 @@ pub struct Process {
 // === impl Process ===
 
 impl Process {
-    /// Starts `program` on one core, with `settings` as its only `SIGNAL_*` and `APP_ENV_*`
-    /// variables.
+    /// Starts `program` on some cores, as `taskset` lists them, with `settings` as its only `SIGNAL_*`
+    /// and `APP_ENV_*` variables.
     pub fn start(
         name: &'static str,
-        core: usize,
+        cores: &str,
         program: &OsStr,
         arguments: &[String],
         settings: &[(&str, String)],
     ) -> Result<Self, ProcessError> {
-        let mut command = Command::new("taskset");
-        command.arg("-c").arg(core.to_string()).arg(program).args(arguments);
-        for (variable, _) in std::env::vars_os() {
-            let text = variable.to_string_lossy();
-            if text.starts_with("SIGNAL_") || text.starts_with("APP_ENV_") {
-                command.env_remove(&variable);
-            }
-        }
-        command.envs(settings.iter().map(|(variable, value)| (variable, value)));
-        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let mut command = command(cores, program, arguments, settings);
+        command.stdout(Stdio::null());
+        Self::spawn(name, &mut command)
+    }
+
+    /// The same, for a program whose output is read with [`Process::await_line`].
+    pub fn start_speaking(
+        name: &'static str,
+        cores: &str,
+        program: &OsStr,
+        arguments: &[String],
+        settings: &[(&str, String)],
+    ) -> Result<Self, ProcessError> {
+        let mut command = command(cores, program, arguments, settings);
+        command.stdout(Stdio::piped());
+        Self::spawn(name, &mut command)
+    }
+
+    fn spawn(name: &'static str, command: &mut Command) -> Result<Self, ProcessError> {
         let child =
             command.spawn().map_err(|source| ProcessError::Start { program: name, source })?;
         Ok(Self { name, child })
@@ -115,6 +124,14 @@ impl Process {
         cpu(self.child.id()).map_err(|source| ProcessError::Usage { program: self.name, source })
     }
 
+    /// Waits until it says a line; it was started with [`Process::start_speaking`].
+    pub fn await_line(&mut self) -> Result<String, ProcessError> {
+        let output = self.child.stdout.take().ok_or(ProcessError::Deaf(self.name))?;
+        let mut line = String::new();
+        io::BufReader::new(output).read_line(&mut line)?;
+        if line.is_empty() { Err(ProcessError::Ended(self.name)) } else { Ok(line) }
+    }
+
     /// Resident memory in KiB.
     pub fn resident_kib(&self) -> Result<u64, ProcessError> {
         resident_kib(self.child.id())
@@ -130,6 +147,25 @@ impl Drop for Process {
     }
 }
 
+fn command(
+    cores: &str,
+    program: &OsStr,
+    arguments: &[String],
+    settings: &[(&str, String)],
+) -> Command {
+    let mut command = Command::new("taskset");
+    command.arg("-c").arg(cores).arg(program).args(arguments);
+    for (variable, _) in std::env::vars_os() {
+        let text = variable.to_string_lossy();
+        if text.starts_with("SIGNAL_") || text.starts_with("APP_ENV_") {
+            command.env_remove(&variable);
+        }
+    }
+    command.envs(settings.iter().map(|(variable, value)| (variable, value)));
+    command.stdin(Stdio::null());
+    command
+}
+
 /// Starts a Redis that keeps nothing, on one core; waits until it answers.
 pub fn start_redis(core: usize, port: u16) -> Result<Process, ProcessError> {
     let port_text = port.to_string();
@@ -137,7 +173,7 @@ pub fn start_redis(core: usize, port: u16) -> Result<Process, ProcessError> {
         ["--port", &port_text, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
     let arguments = arguments.map(str::to_owned);
     let program = OsStr::new("redis-server");
-    let mut redis = Process::start("redis-server", core, program, &arguments, &[])?;
+    let mut redis = Process::start("redis-server", &core.to_string(), program, &arguments, &[])?;
     redis.await_port(port)?;
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     stream.set_read_timeout(Some(START_PATIENCE))?;

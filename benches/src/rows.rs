@@ -8,18 +8,32 @@ use crate::driver::payload::Audience;
 use crate::driver::{Load, Pace};
 use crate::floor::Delivery;
 
-/// Clients of every row with traffic.
+/// Clients of most rows with traffic.
 pub const CLIENTS: usize = 1_000;
 
 /// The two ends of the memory slope, in idle connections. The far end stays below an open-file
 /// limit of 20 000 on both sides.
-pub const IDLE_CLIENTS: (usize, usize) = (1_000, 15_000);
+pub const IDLE_CLIENTS: (usize, usize) = (1_000, 19_000);
 
 /// Resident KiB per idle connection that the server may have.
 pub const IDLE_KIB_BUDGET: f64 = 1.5;
 
+/// CPU that an idle connection may cost, in microseconds per second.
+pub const IDLE_CPU_BUDGET: f64 = 0.5;
+
 /// Beyond so many times its budget, a row says that the structure is not the designed one.
 pub const STRUCTURE_FACTOR: f64 = 1.3;
+
+/// What of a row is held against the floor.
+#[derive(Debug, Clone, Copy)]
+pub enum Budget {
+    /// CPU per delivery, at most so many times the floor's.
+    Cpu(f64),
+    /// The 99th percentile of the time a message takes, likewise.
+    P99(f64),
+    /// CPU per delivery, for orientation.
+    None,
+}
 
 /// A row with traffic.
 #[derive(Debug, Clone, Copy)]
@@ -32,8 +46,10 @@ pub struct TrafficRow {
     pub load: Load,
     /// How the floor delivers in this row.
     pub floor: Delivery,
-    /// Most that Signal may spend per delivery, as a multiple of the floor.
-    pub budget: f64,
+    /// Clients.
+    pub clients: usize,
+    /// What Signal may take, as a multiple of the floor.
+    pub budget: Budget,
     /// True if the load has a rate of its own, so that the time a message takes means something.
     pub fixed_rate: bool,
 }
@@ -77,7 +93,7 @@ pub const PRIVACY_ROWS: [PrivacyRow; 2] = [
 pub const IDLE_KEY: &str = "idle";
 
 /// The rows with traffic, in the order of the table.
-pub const TRAFFIC_ROWS: [TrafficRow; 4] = [
+pub const TRAFFIC_ROWS: [TrafficRow; 6] = [
     TrafficRow {
         key: "room-fixed",
         title: "room 1000 @ 50 msg/s",
@@ -86,7 +102,8 @@ pub const TRAFFIC_ROWS: [TrafficRow; 4] = [
             pace: Pace::Ticks { interval: Duration::from_millis(20), messages: 1 },
         },
         floor: Delivery::Write,
-        budget: 1.10,
+        clients: CLIENTS,
+        budget: Budget::Cpu(1.10),
         fixed_rate: true,
     },
     TrafficRow {
@@ -94,7 +111,8 @@ pub const TRAFFIC_ROWS: [TrafficRow; 4] = [
         title: "room 1000 saturated",
         load: Load { audience: Audience::Room, pace: Pace::Window { messages: 16 } },
         floor: Delivery::Coalesce,
-        budget: 1.15,
+        clients: CLIENTS,
+        budget: Budget::Cpu(1.15),
         fixed_rate: false,
     },
     TrafficRow {
@@ -106,7 +124,8 @@ pub const TRAFFIC_ROWS: [TrafficRow; 4] = [
             pace: Pace::Ticks { interval: Duration::from_micros(250), messages: 5 },
         },
         floor: Delivery::Coalesce,
-        budget: 1.4,
+        clients: CLIENTS,
+        budget: Budget::Cpu(1.4),
         fixed_rate: true,
     },
     TrafficRow {
@@ -114,7 +133,29 @@ pub const TRAFFIC_ROWS: [TrafficRow; 4] = [
         title: "unicast saturated",
         load: Load { audience: Audience::User, pace: Pace::Window { messages: 256 } },
         floor: Delivery::Coalesce,
-        budget: 1.15,
+        clients: CLIENTS,
+        budget: Budget::Cpu(1.15),
         fixed_rate: false,
+    },
+    TrafficRow {
+        key: "rooms-saturated",
+        title: "500 rooms of 10 saturated",
+        load: Load { audience: Audience::Rooms, pace: Pace::Window { messages: 64 } },
+        floor: Delivery::Coalesce,
+        clients: 5_000,
+        budget: Budget::None,
+        fixed_rate: false,
+    },
+    TrafficRow {
+        key: "relay",
+        title: "2 000/s to rooms of 10, p99",
+        load: Load {
+            audience: Audience::Rooms,
+            pace: Pace::Ticks { interval: Duration::from_micros(500), messages: 1 },
+        },
+        floor: Delivery::Write,
+        clients: CLIENTS,
+        budget: Budget::P99(1.5),
+        fixed_rate: true,
     },
 ];

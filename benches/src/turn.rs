@@ -6,16 +6,20 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::driver::{Driver, DriverError, Integrity, Latency, Load, Privacy};
+use crate::driver::{Dialect, Driver, DriverError, Integrity, Latency, Load, Privacy};
 use crate::floor::Delivery;
 use crate::process::{self, Cpu, Process, ProcessError};
 use crate::rows::{CLIENTS, IDLE_CLIENTS, PrivacyRow, TrafficRow};
+use crate::scenario::peers::Peer;
 
 /// Between two readings of resident memory.
 const SETTLE_INTERVAL: Duration = Duration::from_millis(400);
 
 /// Readings of resident memory at most: an allocator that never rests is read as it is.
 const SETTLE_READINGS_MAX: usize = 20;
+
+/// How long idle connections are watched: each of them is pinged once, by default.
+const REST: Duration = Duration::from_secs(31);
 
 /// Growth between two readings that counts as none, in KiB.
 const SETTLE_KIB: u64 = 64;
@@ -41,6 +45,8 @@ pub enum Subject {
     Signal(PathBuf),
     /// The floor, which is `signal-bench` itself, so that it is never stale.
     Floor(PathBuf),
+    /// Another server.
+    Peer(Peer),
 }
 
 /// Where and for how long turns run.
@@ -50,6 +56,8 @@ pub struct Setting {
     pub server_core: usize,
     /// The core of the driver and Redis.
     pub driver_core: usize,
+    /// Threads of Signal that serve connections; more than one of them get both cores.
+    pub workers: usize,
     /// How long the load runs before usage is read.
     pub warm_up: Duration,
     /// How long the load is measured.
@@ -86,6 +94,8 @@ pub struct IdleReading {
     pub kib_per_connection: f64,
     /// Microseconds of CPU per connection between the two ends.
     pub connect_micros: f64,
+    /// Microseconds of CPU per second and connection afterwards, if that was watched.
+    pub rest_micros: Option<f64>,
 }
 
 /// Runs a load against a server.
@@ -95,7 +105,7 @@ pub fn traffic(
     row: &TrafficRow,
 ) -> Result<TrafficReading, TurnError> {
     let stage = Stage::set(setting, subject, row.floor, Privacy::None)?;
-    measure(stage, setting, row.load, row.fixed_rate)
+    measure(stage, setting, row.load, row.clients, row.fixed_rate)
 }
 
 /// Runs a load against Signal, whose clients get it as `privacy` says.
@@ -106,18 +116,19 @@ pub fn private_traffic(
     privacy: Privacy,
 ) -> Result<TrafficReading, TurnError> {
     let stage = Stage::set(setting, signal, Delivery::Coalesce, privacy)?;
-    measure(stage, setting, row.load, row.fixed_rate)
+    measure(stage, setting, row.load, CLIENTS, row.fixed_rate)
 }
 
 fn measure(
     mut stage: Stage,
     setting: &Setting,
     load: Load,
+    clients: usize,
     fixed_rate: bool,
 ) -> Result<TrafficReading, TurnError> {
     let driver = &mut stage.driver;
-    driver.connect(CLIENTS)?;
-    driver.join()?;
+    driver.connect(clients)?;
+    driver.join(load.audience)?;
     driver.await_delivery(load.audience)?;
 
     let mut running = driver.start(load)?;
@@ -144,8 +155,12 @@ fn measure(
     })
 }
 
-/// Fills a server with idle connections.
-pub fn idle(setting: &Setting, subject: &Subject) -> Result<IdleReading, TurnError> {
+/// Fills a server with idle connections, and watches them for a while if `is_watched`.
+pub fn idle(
+    setting: &Setting,
+    subject: &Subject,
+    is_watched: bool,
+) -> Result<IdleReading, TurnError> {
     let (few, many) = IDLE_CLIENTS;
     let mut stage = Stage::set(setting, subject, Delivery::Coalesce, Privacy::None)?;
     stage.driver.connect(few)?;
@@ -154,19 +169,36 @@ pub fn idle(setting: &Setting, subject: &Subject) -> Result<IdleReading, TurnErr
     stage.driver.connect(many)?;
     let resident_after = settle(&mut stage.driver, &stage.server)?;
     let cpu_after = stage.server.cpu()?.used_seconds;
+    let rest_micros = match is_watched {
+        true => Some(rest(&mut stage, many)?),
+        false => None,
+    };
     let added = u32::try_from(many - few).map_or(f64::NAN, f64::from);
     Ok(IdleReading {
         kib_per_connection: (resident_after - resident_before) / added,
         connect_micros: (cpu_after - cpu_before) * 1e6 / added,
+        rest_micros,
     })
+}
+
+/// CPU per second and connection, in microseconds, over a whole interval of pings.
+fn rest(stage: &mut Stage, connections: usize) -> Result<f64, TurnError> {
+    let before = (stage.driver.elapsed().as_secs_f64(), stage.server.cpu()?.used_seconds);
+    stage.driver.idle(REST)?;
+    let seconds = stage.driver.elapsed().as_secs_f64() - before.0;
+    let used = stage.server.cpu()?.used_seconds - before.1;
+    let connections = u32::try_from(connections).map_or(f64::NAN, f64::from);
+    Ok(used * 1e6 / seconds / connections)
 }
 
 /// The processes of a turn, and its driver. Dropped in this order: clients first.
 #[derive(Debug)]
-struct Stage {
-    driver: Driver,
-    server: Process,
-    redis: Process,
+pub(crate) struct Stage {
+    pub(crate) driver: Driver,
+    pub(crate) server: Process,
+    pub(crate) redis: Process,
+    pub(crate) port: u16,
+    pub(crate) redis_port: u16,
 }
 
 /// What everyone has used at one moment.
@@ -180,17 +212,29 @@ struct Usage {
     driver_cpu: f64,
 }
 
+// === impl Setting ===
+
+impl Setting {
+    fn server_cores(&self) -> String {
+        match self.workers {
+            1 => self.server_core.to_string(),
+            _ => format!("{},{}", self.server_core, self.driver_core),
+        }
+    }
+}
+
 // === impl Subject ===
 
 impl Subject {
     fn start(
         &self,
-        core: usize,
+        setting: &Setting,
         port: u16,
         redis: u16,
         delivery: Delivery,
         privacy: Privacy,
     ) -> Result<Process, TurnError> {
+        let cores = setting.server_cores();
         let started = match self {
             Self::Signal(binary) => {
                 let encryption = if privacy == Privacy::None { "off" } else { "optional" };
@@ -198,7 +242,10 @@ impl Subject {
                     ("SIGNAL_ENCRYPTION", encryption.to_owned()),
                     ("SIGNAL_LISTEN", format!("127.0.0.1:{port}")),
                     ("SIGNAL_ADMIN_LISTEN", "127.0.0.1:0".to_owned()),
-                    ("SIGNAL_WORKERS", "1".to_owned()),
+                    ("SIGNAL_WORKERS", setting.workers.to_string()),
+                    // The rate that a client may have is not what is measured.
+                    ("SIGNAL_MESSAGE_RATE", "1000000".to_owned()),
+                    ("SIGNAL_MESSAGE_BURST", "1000000".to_owned()),
                     ("SIGNAL_AUTH", "insecure-dev".to_owned()),
                     ("SIGNAL_ROOMS", "*".to_owned()),
                     ("SIGNAL_LOG", "warn".to_owned()),
@@ -206,24 +253,51 @@ impl Subject {
                     ("APP_ENV_WEBSOCKET_REDIS_PORT", redis.to_string()),
                 ];
                 let arguments = ["serve".to_owned()];
-                Process::start("signal", core, binary.as_os_str(), &arguments, &settings)?
+                Process::start("signal", &cores, binary.as_os_str(), &arguments, &settings)?
             }
             Self::Floor(binary) => {
                 let (port, redis) = (port.to_string(), redis.to_string());
                 let mut arguments = vec!["floor", "--port", &port, "--redis", &redis];
                 arguments.extend((delivery == Delivery::Coalesce).then_some("--coalesce"));
                 let arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
-                Process::start("floor", core, binary.as_os_str(), &arguments, &[])?
+                Process::start("floor", &cores, binary.as_os_str(), &arguments, &[])?
+            }
+            Self::Peer(peer) => {
+                let fill = |text: &String| {
+                    let text = text.replace("{port}", &port.to_string());
+                    text.replace("{redis}", &redis.to_string())
+                };
+                let command: Vec<String> = peer.command.iter().map(fill).collect();
+                let settings: Vec<_> =
+                    peer.settings.iter().map(|(name, value)| (*name, fill(value))).collect();
+                let (program, arguments) = command.split_first().expect("a command has a program");
+                let program = program.as_ref();
+                if peer.says_when_ready {
+                    let name = peer.name;
+                    let mut process =
+                        Process::start_speaking(name, &cores, program, arguments, &settings)?;
+                    process.await_line()?;
+                    process
+                } else {
+                    Process::start(peer.name, &cores, program, arguments, &settings)?
+                }
             }
         };
         Ok(started)
+    }
+
+    fn dialect(&self) -> Dialect {
+        match self {
+            Self::Signal(_) | Self::Floor(_) => Dialect::Signal,
+            Self::Peer(peer) => peer.dialect,
+        }
     }
 }
 
 // === impl Stage ===
 
 impl Stage {
-    fn set(
+    pub(crate) fn set(
         setting: &Setting,
         subject: &Subject,
         delivery: Delivery,
@@ -232,10 +306,11 @@ impl Stage {
         let redis_port = process::free_port()?;
         let redis = process::start_redis(setting.driver_core, redis_port)?;
         let port = process::free_port()?;
-        let mut server = subject.start(setting.server_core, port, redis_port, delivery, privacy)?;
+        let mut server = subject.start(setting, port, redis_port, delivery, privacy)?;
         server.await_port(port)?;
-        let driver = Driver::new(port, redis_port, privacy)?;
-        Ok(Self { driver, server, redis })
+        let mut driver = Driver::new(port, redis_port, privacy)?;
+        driver.speak(subject.dialect());
+        Ok(Self { driver, server, redis, port, redis_port })
     }
 }
 
@@ -256,7 +331,7 @@ impl Usage {
 }
 
 /// Waits until the server's resident memory rests; returns it in KiB.
-fn settle(driver: &mut Driver, server: &Process) -> Result<f64, TurnError> {
+pub(crate) fn settle(driver: &mut Driver, server: &Process) -> Result<f64, TurnError> {
     let mut last = server.resident_kib()?;
     let mut rests = 0;
     for _ in 0..SETTLE_READINGS_MAX {

@@ -13,6 +13,7 @@ fn the_floor_delivers_everything_once_under_every_load() {
     let setting = Setting {
         server_core: 0,
         driver_core: 0,
+        workers: 1,
         warm_up: Duration::from_millis(100),
         duration: Duration::from_millis(200),
     };

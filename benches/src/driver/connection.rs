@@ -4,12 +4,15 @@
 //! are a few hundred bytes on a fresh loopback socket, so one that does not fit is an error.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use mio::net::TcpStream;
+use rustix::io::Errno;
 use signal_core::crypto::{Key, Offer};
+use socket2::{Domain, Socket, Type};
 
 use super::DriverError;
+use super::dialect::{Dialect, Login};
 use super::payload;
 use super::privacy::{self, Privacy};
 use super::sequence::Sequence;
@@ -40,6 +43,7 @@ pub(super) struct Connection {
     pub(super) sequence: Sequence,
     partial: Vec<u8>,
     privacy: Privacy,
+    dialect: Dialect,
     /// The client's half of the agreement on a key, until the server's has come.
     offer: Option<Offer>,
     /// The session's key.
@@ -63,12 +67,33 @@ pub(super) fn next_frame(input: &[u8]) -> Option<Frame<'_>> {
     Some(Frame { opcode: header.opcode, payload, length })
 }
 
+/// Begins to connect from one of this machine's addresses.
+fn connect(source: Ipv4Addr, address: SocketAddr) -> io::Result<TcpStream> {
+    if source == Ipv4Addr::LOCALHOST {
+        return TcpStream::connect(address);
+    }
+    let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None)?;
+    socket.bind(&SocketAddr::from((source, 0)).into())?;
+    match socket.connect(&address.into()) {
+        // Done, or under way.
+        Ok(()) => {}
+        Err(error) if error.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(TcpStream::from_std(socket.into()))
+}
+
 // === impl Connection ===
 
 impl Connection {
     /// Starts to connect.
-    pub(super) fn open(address: SocketAddr, privacy: Privacy) -> io::Result<Self> {
-        let stream = TcpStream::connect(address)?;
+    pub(super) fn open(
+        source: Ipv4Addr,
+        address: SocketAddr,
+        privacy: Privacy,
+        dialect: Dialect,
+    ) -> io::Result<Self> {
+        let stream = connect(source, address)?;
         Ok(Self {
             stream,
             phase: Phase::Connecting,
@@ -76,6 +101,7 @@ impl Connection {
             sequence: Sequence::default(),
             partial: Vec::new(),
             privacy,
+            dialect,
             offer: privacy.encrypts().then(Offer::new),
             key: None,
         })
@@ -95,8 +121,9 @@ impl Connection {
             true => "Sec-WebSocket-Protocol: signal.v1.json\r\n",
             false => "",
         };
+        let path = self.dialect.path();
         let request = format!(
-            "GET /ws HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            "GET {path} HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n{subprotocol}\r\n"
         );
         self.phase = Phase::Upgrading;
@@ -108,6 +135,11 @@ impl Connection {
         let mut frame = Vec::new();
         websocket::write_masked(&mut frame, websocket::OPCODE_TEXT, text.as_bytes());
         self.send(&frame)
+    }
+
+    /// Sends frames that are built already.
+    pub(super) fn send_frames(&mut self, frames: &[u8]) -> Result<(), DriverError> {
+        self.send(frames)
     }
 
     /// Answers a ping.
@@ -157,6 +189,12 @@ impl Connection {
         }
         self.phase = Phase::Authenticating;
         let user = payload::user_id(client);
+        if self.dialect != Dialect::Signal {
+            if let Some(greeting) = self.dialect.greeting(&user) {
+                self.send_text(&greeting)?;
+            }
+            return Ok(end + 4);
+        }
         let key = match &self.offer {
             Some(offer) => format!(r#","publicKey":"{}""#, offer.public_key()),
             None => String::new(),
@@ -166,8 +204,29 @@ impl Connection {
         Ok(end + 4)
     }
 
-    /// Takes the first message, which must be `connected`.
-    pub(super) fn authenticated(&mut self, text: &[u8]) -> Result<(), DriverError> {
+    /// Takes a message of the login, of which Signal has one, `connected`; returns whether it was the
+    /// last.
+    pub(super) fn log_in(&mut self, text: &[u8], client: u32) -> Result<bool, DriverError> {
+        if self.dialect == Dialect::Signal {
+            return self.authenticated(text).map(|()| true);
+        }
+        if let Some(answer) = self.dialect.answer(text) {
+            return self.send_text(answer).map(|()| false);
+        }
+        match self.dialect.login(text, &payload::user_id(client)) {
+            Login::Say(answer) if answer.is_empty() => Ok(false),
+            Login::Say(answer) => self.send_text(&answer).map(|()| false),
+            Login::Done => {
+                self.phase = Phase::Ready;
+                Ok(true)
+            }
+            Login::Unexpected => {
+                Err(DriverError::Unexpected(String::from_utf8_lossy(text).into_owned()))
+            }
+        }
+    }
+
+    fn authenticated(&mut self, text: &[u8]) -> Result<(), DriverError> {
         if !text.starts_with(br#"{"event":"connected""#) {
             return Err(DriverError::Unexpected(String::from_utf8_lossy(text).into_owned()));
         }

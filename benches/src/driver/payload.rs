@@ -6,6 +6,8 @@
 
 use std::ops::Range;
 
+use super::dialect::Dialect;
+
 /// Bytes of the delivered text, `{"event":…,"data":…}`: the 256 B of the budgets.
 pub const TEXT_BYTES: usize = 256;
 
@@ -55,6 +57,16 @@ pub fn parse(text: &[u8]) -> Option<(u64, u64)> {
     Some((sequence, time))
 }
 
+/// The same of a text of another server: the numbers may stand anywhere in it, as strings too.
+pub(super) fn find(text: &[u8]) -> Option<(u64, u64)> {
+    let number = |name: &[u8]| {
+        let start = text.windows(name.len()).position(|window| window == name)? + name.len();
+        let start = start + usize::from(text.get(start) == Some(&b'"'));
+        read_number(text.get(start..start + DIGITS)?)
+    };
+    Some((number(b"\"seq\":")?, number(b"\"ts\":")?))
+}
+
 /// Who a message is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Audience {
@@ -62,13 +74,36 @@ pub enum Audience {
     Room,
     /// One client, by its user id.
     User,
+    /// The clients of one of many rooms, ten to a room.
+    Rooms,
+}
+
+/// Members of each of many rooms.
+pub const ROOM_MEMBERS: usize = 10;
+
+/// The room of a client, where there are many; as wide as a user id.
+pub fn room_of(client: u32) -> String {
+    room_number(room_index(client))
+}
+
+/// The number of a client's room.
+pub(super) fn room_index(client: u32) -> u32 {
+    client / u32::try_from(ROOM_MEMBERS).expect("rooms are small")
+}
+
+/// One of many rooms.
+pub(super) fn room_number(number: u32) -> String {
+    format!("r{number:05}")
 }
 
 /// The envelope that the TypeScript emitter would send, and the channel that it would send it to.
-pub fn envelope(audience: Audience, client: u32, event: &str, data: &str) -> (String, String) {
+///
+/// `target` is the number of the client or of the room.
+pub fn envelope(audience: Audience, target: u32, event: &str, data: &str) -> (String, String) {
     let (kind, target) = match audience {
         Audience::Room => ("room", ROOM.to_owned()),
-        Audience::User => ("user", user_id(client)),
+        Audience::User => ("user", user_id(target)),
+        Audience::Rooms => ("room", room_number(target)),
     };
     let channel = format!("ws:{kind}:{target}");
     let text = format!(
@@ -83,44 +118,40 @@ pub struct Template {
     bytes: Vec<u8>,
     sequence: Range<usize>,
     time: Range<usize>,
-    /// Digits of the user id: in the channel and in the envelope. Empty for a room.
-    users: Vec<Range<usize>>,
+    /// The user id or the room: in the channel and in the envelope. Empty for the one room.
+    targets: Vec<Range<usize>>,
 }
 
 // === impl Template ===
 
 impl Template {
     /// Builds the command for an audience.
-    pub fn new(audience: Audience) -> Self {
+    pub fn new(dialect: Dialect, audience: Audience) -> Self {
         let text =
             format!("{HEAD}{NUMBER_BASE}{MIDDLE}{NUMBER_BASE}{TAIL}{}{END}", "x".repeat(PAD_BYTES));
         // Without the brace that closes the text.
         let data = &text[DATA_AT..TEXT_BYTES - 1];
-        let (channel, envelope) = envelope(audience, 0, "bench", data);
-        let mut bytes = Vec::new();
-        let parts = ["PUBLISH", &channel, &envelope];
-        crate::resp::write_command(&mut bytes, parts.iter().map(|part| part.as_bytes()));
-
-        let data_at = bytes.len() - "}\r\n".len() - data.len();
-        let sequence_at = data_at + SEQUENCE_AT - DATA_AT;
-        let time_at = data_at + TIME_AT - DATA_AT;
-        let users = match audience {
+        let bytes = dialect.command(audience, 0, "bench", data);
+        let numbers = places(&bytes, NUMBER_BASE.to_string().as_bytes());
+        let [sequence, time] = &numbers[..] else { panic!("a message has two numbers") };
+        let (sequence, time) = (sequence.clone(), time.clone());
+        let targets = match audience {
             Audience::Room => Vec::new(),
             Audience::User => places(&bytes, user_id(0).as_bytes()),
+            Audience::Rooms => places(&bytes, room_number(0).as_bytes()),
         };
-        let sequence = sequence_at..sequence_at + DIGITS;
-        Self { bytes, sequence, time: time_at..time_at + DIGITS, users }
+        Self { bytes, sequence, time, targets }
     }
 
     /// Appends the command for one message.
-    pub fn write(&self, out: &mut Vec<u8>, sequence: u64, time_micros: u64, user: u32) {
+    pub fn write(&self, out: &mut Vec<u8>, sequence: u64, time_micros: u64, target: u32) {
         let start = out.len();
         out.extend_from_slice(&self.bytes);
         let command = &mut out[start..];
         write_number(&mut command[self.sequence.clone()], NUMBER_BASE + sequence);
         write_number(&mut command[self.time.clone()], NUMBER_BASE + time_micros);
-        for place in &self.users {
-            write_number(&mut command[place.start + 1..place.end], u64::from(user));
+        for place in &self.targets {
+            write_number(&mut command[place.start + 1..place.end], u64::from(target));
         }
     }
 }
@@ -158,11 +189,13 @@ mod tests {
 
     #[test]
     fn a_message_carries_what_was_filled_in() {
-        for (audience, channel) in
-            [(Audience::Room, "ws:room:bench"), (Audience::User, "ws:user:u00042")]
-        {
+        for (audience, channel) in [
+            (Audience::Room, "ws:room:bench"),
+            (Audience::User, "ws:user:u00042"),
+            (Audience::Rooms, "ws:room:r00042"),
+        ] {
             let mut command = Vec::new();
-            Template::new(audience).write(&mut command, 7, 123_456, 42);
+            Template::new(Dialect::Signal, audience).write(&mut command, 7, 123_456, 42);
             let command = String::from_utf8(command).unwrap();
             assert!(command.contains(&format!("\r\n{channel}\r\n")), "{command}");
             let envelope = command.trim_end().rsplit("\r\n").next().unwrap();

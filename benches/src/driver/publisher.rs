@@ -9,7 +9,6 @@ use std::net::SocketAddr;
 use mio::net::TcpStream;
 
 use super::DriverError;
-use crate::resp;
 
 /// Commands that may wait for Redis to take them: about ten thousand.
 const OUTGOING_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -37,9 +36,8 @@ impl Publisher {
     }
 
     /// Queues one message that is not on the measured path.
-    pub(super) fn publish(&mut self, channel: &str, envelope: &str) {
-        let parts = ["PUBLISH", channel, envelope];
-        resp::write_command(&mut self.outgoing, parts.iter().map(|part| part.as_bytes()));
+    pub(super) fn publish(&mut self, command: &[u8]) {
+        self.outgoing.extend_from_slice(command);
     }
 
     /// Sends what is queued, as far as the socket takes it.

@@ -1,16 +1,14 @@
 //! What arrived: counts, sequence checks, and the time it took.
 //!
-//! Pure but for its memory, which is bounded by [`LATENCIES_MAX`]. Must cost next to nothing per
-//! message in order.
+//! Pure, in bounded memory. Must cost next to nothing per message in order.
 
 use super::DriverError;
 use super::connection::Connection;
+use super::dialect::{self, Dialect};
+use super::histogram::Histogram;
 use super::payload;
 use super::sequence::Arrival;
 use super::window::Window;
-
-/// Times kept per turn; later ones are not recorded. Ten times what a default turn has.
-const LATENCIES_MAX: usize = 4_000_000;
 
 /// How far a load has come.
 #[derive(Debug, Clone, Copy, Default)]
@@ -36,9 +34,11 @@ pub struct Integrity {
 #[derive(Debug, Clone, Copy)]
 pub struct Latency {
     /// The median.
-    pub p50_micros: u32,
+    pub p50_micros: u64,
     /// The 99th percentile.
-    pub p99_micros: u32,
+    pub p99_micros: u64,
+    /// One in a thousand takes longer.
+    pub p999_micros: u64,
 }
 
 #[derive(Debug, Default)]
@@ -46,8 +46,8 @@ pub(super) struct Tally {
     pub(super) progress: Progress,
     pub(super) integrity: Integrity,
     pub(super) window: Option<Window>,
-    /// Microseconds of each delivery; `None` while they are not kept.
-    latencies: Option<Vec<u32>>,
+    /// Microseconds of the deliveries; `None` while they are not kept.
+    latencies: Option<Histogram>,
 }
 
 // === impl Integrity ===
@@ -77,10 +77,15 @@ impl Tally {
         &mut self,
         connection: &mut Connection,
         text: &[u8],
+        dialect: Dialect,
         now: u64,
     ) -> Result<usize, DriverError> {
-        let Some((sequence, sent)) = payload::parse(text) else {
-            return take_other(connection, text);
+        let message = match dialect {
+            Dialect::Signal => payload::parse(text),
+            _ => payload::find(text),
+        };
+        let Some((sequence, sent)) = message else {
+            return take_other(connection, text, dialect);
         };
         match connection.sequence.record(sequence) {
             Arrival::InOrder => {}
@@ -94,10 +99,8 @@ impl Tally {
         if let Some(window) = &mut self.window {
             window.delivered(sequence);
         }
-        if let Some(latencies) = &mut self.latencies
-            && latencies.len() < LATENCIES_MAX
-        {
-            latencies.push(u32::try_from(now.saturating_sub(sent)).unwrap_or(u32::MAX));
+        if let Some(latencies) = &mut self.latencies {
+            latencies.record(now.saturating_sub(sent));
         }
         Ok(0)
     }
@@ -107,24 +110,37 @@ impl Tally {
     }
 
     pub(super) fn record_latency(&mut self) {
-        self.latencies = Some(Vec::new());
+        self.latencies = Some(Histogram::default());
     }
 
     pub(super) fn take_latency(&mut self) -> Option<Latency> {
-        let mut latencies = self.latencies.take().filter(|latencies| !latencies.is_empty())?;
-        latencies.sort_unstable();
-        let percentile = |percent: usize| latencies[(latencies.len() - 1) * percent / 100];
-        Some(Latency { p50_micros: percentile(50), p99_micros: percentile(99) })
+        let latencies = self.latencies.take()?;
+        Some(Latency {
+            p50_micros: latencies.quantile(0.5)?,
+            p99_micros: latencies.quantile(0.99)?,
+            p999_micros: latencies.quantile(0.999)?,
+        })
     }
 }
 
 /// A marker, or something that must not come.
-fn take_other(connection: &mut Connection, text: &[u8]) -> Result<usize, DriverError> {
+fn take_other(
+    connection: &mut Connection,
+    text: &[u8],
+    dialect: Dialect,
+) -> Result<usize, DriverError> {
+    if dialect != Dialect::Signal && !dialect::contains(text, b"\"marker\"") {
+        // Others also answer requests, and ask whether a client is alive.
+        if let Some(answer) = dialect.answer(text) {
+            connection.send_text(answer)?;
+        }
+        return Ok(0);
+    }
     // Clients of `signal.v1` are told that the link has come up; what is lost shows in the numbers.
     if text.starts_with(br#"{"event":"resync""#) {
         return Ok(0);
     }
-    if !text.starts_with(br#"{"event":"marker""#) {
+    if dialect == Dialect::Signal && !text.starts_with(br#"{"event":"marker""#) {
         return Err(DriverError::Unexpected(String::from_utf8_lossy(text).into_owned()));
     }
     let first = !connection.marked;

@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 /// How many clients a message is for.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Recipients {
-    /// One: its arrival is the end of the message, whichever it is.
-    One,
+    /// So many, of several groups: that many arrivals end a message, whichever they are.
+    Some(usize),
     /// So many: messages are told apart by their numbers.
     All(usize),
 }
@@ -23,6 +23,8 @@ pub(super) struct Window {
     oldest: u64,
     /// Recipients that each message still lacks, the oldest first.
     remaining: VecDeque<usize>,
+    /// Arrivals that have not ended a message yet.
+    arrived: usize,
 }
 
 // === impl Window ===
@@ -30,7 +32,7 @@ pub(super) struct Window {
 impl Window {
     /// A window of `size` messages.
     pub(super) fn new(size: usize, recipients: Recipients) -> Self {
-        Self { size, recipients, oldest: 0, remaining: VecDeque::with_capacity(size) }
+        Self { size, recipients, oldest: 0, remaining: VecDeque::with_capacity(size), arrived: 0 }
     }
 
     /// How many messages may be published now.
@@ -42,15 +44,18 @@ impl Window {
     pub(super) fn published(&mut self) {
         debug_assert!(self.free() > 0, "the window is full");
         self.remaining.push_back(match self.recipients {
-            Recipients::One => 1,
-            Recipients::All(count) => count,
+            Recipients::Some(count) | Recipients::All(count) => count,
         });
     }
 
     /// Takes note that one recipient has message `number`.
     pub(super) fn delivered(&mut self, number: u64) {
-        if matches!(self.recipients, Recipients::One) {
-            self.remaining.pop_front();
+        if let Recipients::Some(count) = self.recipients {
+            self.arrived += 1;
+            if self.arrived == count {
+                self.arrived = 0;
+                self.remaining.pop_front();
+            }
             return;
         }
         let Some(place) = number.checked_sub(self.oldest) else { return };
@@ -86,13 +91,15 @@ mod tests {
     }
 
     #[test]
-    fn a_message_for_one_frees_its_place_at_once() {
-        let mut window = Window::new(2, Recipients::One);
-        window.published();
-        window.published();
-        window.delivered(0);
-        assert_eq!(window.free(), 1);
-        window.delivered(0);
-        assert_eq!(window.free(), 2);
+    fn messages_of_groups_free_their_places_by_count() {
+        for count in [1, 3] {
+            let mut window = Window::new(2, Recipients::Some(count));
+            window.published();
+            window.published();
+            (0..count).for_each(|_| window.delivered(0));
+            assert_eq!(window.free(), 1);
+            (0..count).for_each(|_| window.delivered(0));
+            assert_eq!(window.free(), 2);
+        }
     }
 }

@@ -210,6 +210,14 @@ impl Client {
                     websocket::apply_mask(payload, mask);
                     requests.extend(parse_request(payload));
                 }
+                (websocket::OPCODE_PING, Some(mask)) => {
+                    websocket::apply_mask(payload, mask);
+                    let mut pong = vec![0x80 | websocket::OPCODE_PONG];
+                    // A control frame's length is one byte.
+                    pong.push(u8::try_from(payload.len()).unwrap_or(0x7D));
+                    pong.extend_from_slice(payload);
+                    self.write(&pong);
+                }
                 (websocket::OPCODE_CLOSE, _) | (_, None) => return false,
                 _ => {}
             }

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::{TrafficReading, cost_micros, count, maximum, median, minimum, verdict};
+use super::{Line, TrafficReading, Verdict, cost_micros, count, maximum, median, minimum, ratios};
 use crate::rows::{PrivacyRow, ROOM_KEY_BUDGET};
 
 /// One round of a row: the three ways took their turns one after another.
@@ -48,7 +48,8 @@ fn write_way(
     let low = minimum(&ratios).unwrap_or(f64::NAN);
     let high = maximum(&ratios).unwrap_or(f64::NAN);
     let judged = budget.map_or_else(String::new, |budget| {
-        format!("{} (budget {budget:.2})", verdict(median(&ratios), budget))
+        let verdict = Verdict::at_most(median(&ratios), budget, "");
+        format!("{} (budget {budget:.2})", verdict.text())
     });
     writeln!(
         out,
@@ -61,4 +62,22 @@ fn write_way(
         over(|reading| reading.server_cpu * 100.0 / reading.seconds),
         over(|reading| reading.driver_cpu * 100.0 / reading.seconds),
     )
+}
+
+/// The line of the first table: a room key beside the same in clear.
+pub(super) fn line(row: &PrivacyRow, rounds: &[PrivacyRound]) -> Line {
+    let costs = |pick: fn(&PrivacyRound) -> TrafficReading| -> Vec<f64> {
+        rounds.iter().map(|round| cost_micros(&pick(round))).collect()
+    };
+    let (keyed, clear) = (costs(|round| round.room), costs(|round| round.clear));
+    let ratios = ratios(&keyed, &clear);
+    Line {
+        key: row.key.to_owned(),
+        title: format!("encrypted {}", row.title),
+        unit: "µs",
+        verdict: Some(Verdict::at_most(median(&ratios), ROOM_KEY_BUDGET, "×")),
+        signal: keyed,
+        floor: clear,
+        ratios,
+    }
 }

@@ -34,6 +34,9 @@
 //! - [`handle`], [`counts`], `metrics`: what an embedder and an operator can do and see.
 
 pub mod auth;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 mod bus;
 pub mod config;
 pub mod counts;

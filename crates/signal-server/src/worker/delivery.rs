@@ -362,7 +362,7 @@ impl<'a> Delivery<'a> {
 }
 
 /// Appends the frame of a message.
-pub(super) fn write_message_frame(out: &mut Vec<u8>, variant: Variant, outgoing: &Outgoing<'_>) {
+pub(crate) fn write_message_frame(out: &mut Vec<u8>, variant: Variant, outgoing: &Outgoing<'_>) {
     if variant == Variant::Plain {
         // The length is known beforehand, so the header goes first and nothing is copied twice.
         let length = message::delivery_len(outgoing.event_json, outgoing.data);

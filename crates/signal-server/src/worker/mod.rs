@@ -18,7 +18,7 @@ mod connection;
 pub(crate) mod delivery;
 pub(crate) mod directory;
 mod drain;
-mod encryption;
+pub(crate) mod encryption;
 pub(crate) mod fanout;
 pub(crate) mod hub;
 mod inbound;
