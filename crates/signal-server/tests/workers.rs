@@ -22,6 +22,8 @@ async fn each_edge(redis: &Redis, linger: Duration, mut test: impl AsyncFnMut(&E
             let mut settings = config();
             settings.workers = workers;
             settings.bus_linger = linger;
+            // A busy machine must not look like a Redis that is silent: no gap is allowed here.
+            settings.bus_probe_interval = Duration::from_secs(10);
             // Guests come and go as fast as they can.
             settings.message_rate = 1_000_000;
             settings.message_burst = 1_000_000;
@@ -174,6 +176,9 @@ struct Guest {
     last: Option<u64>,
     /// A join is acknowledged: the next number is the one behind `last`, if there was one since.
     is_member: bool,
+    /// The acknowledgement came before the confirmation, as on a machine that is too busy: until the
+    /// `resync` that follows nothing is promised.
+    is_degraded: bool,
 }
 
 // === impl Guest ===
@@ -182,7 +187,7 @@ impl Guest {
     async fn new(edge: &Edge) -> Self {
         let mut socket = Socket::connect_as(edge.address, "signal.v1.json").await;
         socket.login("guest").await;
-        Self { socket, last: None, is_member: false }
+        Self { socket, last: None, is_member: false, is_degraded: false }
     }
 
     async fn send(&mut self, event: &str, id: &str) {
@@ -194,17 +199,24 @@ impl Guest {
     async fn next(&mut self, since_join: &mut u64) -> Option<String> {
         let mut message: Value = serde_json::from_str(&self.socket.text().await).expect("JSON");
         match message["event"].as_str() {
-            Some("ack") => return message["id"].take().as_str().map(str::to_owned),
+            Some("ack") => {
+                self.is_degraded |= message["data"]["degraded"] == true;
+                return message["id"].take().as_str().map(str::to_owned);
+            }
             Some("n") => {}
-            // Of a link that connected as the edge began.
-            Some("resync") => return None,
+            // Of a link that connected as the edge began, or of a join that was acknowledged early.
+            Some("resync") => {
+                self.is_degraded = false;
+                *since_join = 0;
+                return None;
+            }
             event => panic!("{event:?}"),
         }
         let number = message["data"].as_u64().expect("a number");
         if let Some(last) = self.last {
             assert!(number > last, "{number} after {last}");
             assert!(
-                !self.is_member || *since_join == 0 || number == last + 1,
+                !self.is_member || self.is_degraded || *since_join == 0 || number == last + 1,
                 "{number} after {last}"
             );
         }
@@ -254,7 +266,7 @@ async fn a_room_whose_home_moves_loses_and_doubles_nothing() {
             for number in 0..2 * workers as u64 {
                 let mut guest = Guest::new(edge).await;
                 guests.push(tokio::spawn(async move {
-                    for round in 0..400 {
+                    for round in 0..50 {
                         guest.visit(1 + number % 3, round % 3 == number % 3).await;
                     }
                     guest.socket
@@ -289,7 +301,8 @@ async fn members_that_stay_miss_nothing_while_others_come_and_go() {
                 tokio::spawn(async move {
                     let mut socket = Socket::connect_as(address, "signal.v1.json").await;
                     socket.login("guest").await;
-                    let mut guest = Guest { socket, last: None, is_member: false };
+                    let mut guest =
+                        Guest { socket, last: None, is_member: false, is_degraded: false };
                     for round in 0..40 {
                         guest.visit(2, round % 2 == number % 2).await;
                     }

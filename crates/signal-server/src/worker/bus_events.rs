@@ -97,9 +97,9 @@ impl State {
 
     /// Tells the other workers that have members of a group whether the bus has confirmed it.
     fn tell_remotes(&self, group: &GroupKey, interest: &Interest, confirmed: bool) {
-        for worker in interest.remotes.iter() {
-            let command = Command::Confirmed(group.clone(), interest.tenure, confirmed);
-            self.shared.queues[usize::from(worker)].control(command);
+        for (worker, visit) in &interest.visits {
+            let command = Command::Confirmed(group.clone(), interest.tenure, *visit, confirmed);
+            self.shared.queues[usize::from(*worker)].control(command);
         }
     }
 }

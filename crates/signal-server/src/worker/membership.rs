@@ -32,7 +32,13 @@ pub(super) struct Memberships {
     elsewhere: HashMap<GroupKey, Elsewhere>,
     /// Whose answer waits for a channel.
     waiting: HashMap<ChannelKey, Vec<Waiter>>,
+    last_visit: Visit,
 }
+
+/// One time of this worker as one that has members of a group which is at home on another. It may leave
+/// and come back before the home has heard of either: only word of the last time counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Visit(u64);
 
 /// Whose answer waits for the bus to confirm a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +52,7 @@ pub(super) enum Waiter {
 #[derive(Debug)]
 struct Elsewhere {
     tenure: Tenure,
+    visit: Visit,
     /// The home says that the bus has confirmed it.
     confirmed: bool,
 }
@@ -57,6 +64,8 @@ pub(super) struct Interest {
     local: bool,
     /// Other workers that have members.
     pub(super) remotes: WorkerSet,
+    /// The visit of each of them.
+    pub(super) visits: Vec<(WorkerId, Visit)>,
     /// When the group is given up, if nobody comes back.
     until: Option<Tick>,
     /// It stands in the queue of those that linger.
@@ -213,8 +222,12 @@ impl State {
     fn first_member(&mut self, key: GroupKey) -> bool {
         let (home, tenure) = self.shared.directory.enter(&key, self.id);
         if home != self.id {
-            self.memberships.elsewhere.insert(key.clone(), Elsewhere { tenure, confirmed: false });
-            self.shared.queues[usize::from(home)].control(Command::Interest(key, tenure, self.id));
+            self.memberships.last_visit.0 += 1;
+            let visit = self.memberships.last_visit;
+            let elsewhere = Elsewhere { tenure, visit, confirmed: false };
+            self.memberships.elsewhere.insert(key.clone(), elsewhere);
+            let command = Command::Interest(key, tenure, self.id, visit);
+            self.shared.queues[usize::from(home)].control(command);
             return false;
         }
         let interest = self.memberships.interests.entry(key.clone()).or_default();
@@ -238,14 +251,22 @@ impl State {
     }
 
     /// Another worker has members of a group that is at home here.
-    pub(super) fn interest(&mut self, key: &GroupKey, tenure: Tenure, worker: WorkerId) {
+    pub(super) fn interest(
+        &mut self,
+        key: &GroupKey,
+        tenure: Tenure,
+        worker: WorkerId,
+        visit: Visit,
+    ) {
         let interest = self.memberships.interests.get_mut(key);
         // Given up in the meantime, since those members have left again: word of that is on the way.
         let Some(interest) = interest.filter(|interest| interest.tenure == tenure) else { return };
         interest.remotes.insert(worker);
+        interest.visits.retain(|(other, _)| *other != worker);
+        interest.visits.push((worker, visit));
         interest.until = None;
         if self.link.want(ChannelKey::Group(key.clone())) {
-            let command = Command::Confirmed(key.clone(), tenure, true);
+            let command = Command::Confirmed(key.clone(), tenure, visit, true);
             self.shared.queues[usize::from(worker)].control(command);
         }
     }
@@ -254,6 +275,7 @@ impl State {
     pub(super) fn disinterest(&mut self, key: GroupKey, worker: WorkerId) {
         if let Some(interest) = self.memberships.interests.get_mut(&key) {
             interest.remotes.remove(worker);
+            interest.visits.retain(|(other, _)| *other != worker);
         }
         self.linger(key);
     }
@@ -337,11 +359,17 @@ impl State {
     }
 
     /// The home says whether the bus has confirmed a group.
-    pub(super) fn home_confirmed(&mut self, key: GroupKey, tenure: Tenure, confirmed: bool) {
+    pub(super) fn home_confirmed(
+        &mut self,
+        key: GroupKey,
+        tenure: Tenure,
+        visit: Visit,
+        confirmed: bool,
+    ) {
         let elsewhere = self.memberships.elsewhere.get_mut(&key);
-        let Some(elsewhere) = elsewhere.filter(|elsewhere| elsewhere.tenure == tenure) else {
-            return;
-        };
+        let is_present =
+            |elsewhere: &&mut Elsewhere| elsewhere.tenure == tenure && elsewhere.visit == visit;
+        let Some(elsewhere) = elsewhere.filter(is_present) else { return };
         elsewhere.confirmed = confirmed;
         if confirmed {
             self.confirmed(&ChannelKey::Group(key));

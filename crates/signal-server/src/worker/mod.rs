@@ -59,7 +59,7 @@ use self::drain::Drain;
 use self::fanout::{Fanout, Sockets};
 use self::hub::{GroupKey, Hub, Slot};
 use self::joins::Joins;
-use self::membership::Memberships;
+use self::membership::{Memberships, Visit};
 use self::repeats::Repeats;
 pub(crate) use self::resync::ResyncReason;
 use self::resync::Resyncs;
@@ -91,11 +91,11 @@ pub(crate) enum Command {
     /// A message for members here, from the channel's home.
     Forward(Arc<Forward>),
     /// Another worker has members of a group that this one is home to.
-    Interest(GroupKey, Tenure, WorkerId),
+    Interest(GroupKey, Tenure, WorkerId, Visit),
     /// Another worker has none any more.
     Disinterest(GroupKey, WorkerId),
     /// The home says whether the bus has confirmed a group: it has now, or no longer.
-    Confirmed(GroupKey, Tenure, bool),
+    Confirmed(GroupKey, Tenure, Visit, bool),
     /// A message for one client here; answers whether it is here.
     Send {
         client: ClientId,
@@ -399,10 +399,12 @@ impl State {
                 self.bus_message(channel.as_bytes(), &envelope);
             }
             Command::Forward(forward) => self.forwarded(&forward),
-            Command::Interest(key, tenure, worker) => self.interest(&key, tenure, worker),
+            Command::Interest(key, tenure, worker, visit) => {
+                self.interest(&key, tenure, worker, visit);
+            }
             Command::Disinterest(key, worker) => self.disinterest(key, worker),
-            Command::Confirmed(key, tenure, confirmed) => {
-                self.home_confirmed(key, tenure, confirmed);
+            Command::Confirmed(key, tenure, visit, confirmed) => {
+                self.home_confirmed(key, tenure, visit, confirmed);
             }
             Command::Send { client, event_json, data, found } => {
                 let slot = self.find(client);
