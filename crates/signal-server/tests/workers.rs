@@ -12,8 +12,9 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use signal_core::id::ClientId;
-use signal_server::{Publication, SignalHandle};
-use support::{Edge, Redis, Socket, config, until, within};
+use signal_server::hooks::HookError;
+use signal_server::{Client, Message, Publication, Signal, SignalHandle};
+use support::{Edge, Redis, Socket, config, socket, until, within};
 
 /// Edges of each number of workers on each kind of bus.
 async fn each_edge(redis: &Redis, linger: Duration, mut test: impl AsyncFnMut(&Edge, usize)) {
@@ -270,6 +271,50 @@ async fn a_room_whose_home_moves_loses_and_doubles_nothing() {
         })
         .await;
     }
+}
+
+/// What waits for a home whose time ends is not for who comes next: those messages that were published
+/// behind it, when nobody was there, are not for it either, and it would see a gap.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_an_earlier_home_is_not_for_the_next() {
+    let (entered, mut entries) = tokio::sync::mpsc::unbounded_channel();
+    let (go_on, told) = std::sync::mpsc::channel::<()>();
+    let told = std::sync::Mutex::new(told);
+    // Blocks its worker, which must never be done but shows what waits meanwhile.
+    let on_message = move |_: Client, _: Message| {
+        entered.send(()).expect("the test waits");
+        let told = told.lock().expect("nobody panics").recv_timeout(Duration::from_secs(20));
+        async move { told.map_err(|error| HookError::from(error.to_string())) }
+    };
+    let mut settings = config();
+    settings.workers = 2;
+    let edge = Edge::build(Signal::builder().config(settings).on_message(on_message)).await;
+    let mut guest = edge.member("guest", &["r"]).await;
+    let publish = async |number: u64| {
+        edge.handle.send_to_room("r", "n", &number).await.expect("published");
+    };
+    let rooms = json!({ "rooms": ["r"] });
+    // In one write, so that one read takes them all and nothing else gets its turn between.
+    let requests = [
+        json!({ "event": "stop here" }),
+        json!({ "event": "leave", "data": rooms }),
+        json!({ "event": "stop here" }),
+        json!({ "event": "join", "data": rooms }),
+    ];
+    let frames = requests.map(|request| socket::frame(0x81, request.to_string().as_bytes()));
+    guest.send_raw(&frames.concat()).await;
+    within("it stops as a member", entries.recv()).await.expect("the edge runs");
+    publish(0).await;
+    go_on.send(()).expect("the hook waits");
+    within("it stops when it has left", entries.recv()).await.expect("the edge runs");
+    publish(1).await;
+    go_on.send(()).expect("the hook waits");
+    guest.marker(&edge.handle, "r").await;
+    publish(2).await;
+    assert_eq!(guest.next_event().await, ("n".to_owned(), json!(2)));
+    guest.close().await;
+    edge.is_empty().await;
+    edge.stop().await;
 }
 
 /// Some stay: whoever comes and goes, they miss nothing, and guests neither while they are members.

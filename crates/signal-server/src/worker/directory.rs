@@ -136,12 +136,12 @@ impl Directory {
         }
     }
 
-    /// The home of a group, if any worker has members.
-    pub(crate) fn home(&self, key: &GroupKey) -> Option<WorkerId> {
+    /// The home of a group, and its tenure, if any worker has members.
+    pub(crate) fn home(&self, key: &GroupKey) -> Option<(WorkerId, Tenure)> {
         if self.workers == 1 {
-            return Some(0);
+            return Some((0, Tenure::default()));
         }
-        self.groups.lock().records.get(key).map(|record| record.home)
+        self.groups.lock().records.get(key).map(|record| (record.home, record.tenure))
     }
 
     /// Records in the directory.
@@ -165,7 +165,7 @@ mod tests {
         assert_eq!(directory.leave(&key, 2), 2);
         assert!(!directory.give_up(&key), "worker 0 has members");
         assert_eq!(directory.leave(&key, 0), 2);
-        assert_eq!(directory.home(&key), Some(2));
+        assert_eq!(directory.home(&key), Some((2, tenure)));
         assert!(directory.give_up(&key));
         assert_eq!(directory.len(), 0);
         let (home, next) = directory.enter(&key, 1);

@@ -114,6 +114,11 @@ impl Memberships {
         Some((interest.remotes, interest.tenure))
     }
 
+    /// Whether a group is at home here, in this tenure.
+    pub(super) fn is_at_home(&self, key: &GroupKey, tenure: Tenure) -> bool {
+        self.interests.get(key).is_some_and(|interest| interest.tenure == tenure)
+    }
+
     /// Whether a group with members here is at home on another worker, in this tenure.
     pub(super) fn is_elsewhere(&self, key: &GroupKey, tenure: Tenure) -> bool {
         self.elsewhere.get(key).is_some_and(|elsewhere| elsewhere.tenure == tenure)

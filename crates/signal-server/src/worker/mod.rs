@@ -86,8 +86,9 @@ const COMMANDS_PER_TURN: usize = 256;
 pub(crate) enum Command {
     /// A new TCP connection.
     Accept(Arrival),
-    /// A message on the in-process bus, on a channel that this worker is home to.
-    Bus { channel: String, envelope: Bytes },
+    /// A message on the in-process bus, on a channel that this worker is home to: a group's, in that
+    /// tenure.
+    Bus { channel: String, envelope: Bytes, group: Option<(GroupKey, Tenure)> },
     /// A message for members here, from the channel's home.
     Forward(Arc<Forward>),
     /// Another worker has members of a group that this one is home to.
@@ -395,8 +396,10 @@ impl State {
                     tokio::task::spawn_local(crate::http::serve(worker, arrival));
                 }
             }
-            Command::Bus { channel, envelope } => {
-                self.bus_message(channel.as_bytes(), &envelope);
+            Command::Bus { channel, envelope, group } => {
+                if group.is_none_or(|(key, tenure)| self.memberships.is_at_home(&key, tenure)) {
+                    self.bus_message(channel.as_bytes(), &envelope);
+                }
             }
             Command::Forward(forward) => self.forwarded(&forward),
             Command::Interest(key, tenure, worker, visit) => {
