@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use signal_core::id::ClientId;
 use signal_server::hooks::HookError;
@@ -277,13 +278,13 @@ async fn a_room_whose_home_moves_loses_and_doubles_nothing() {
 /// behind it, when nobody was there, are not for it either, and it would see a gap.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waits_for_an_earlier_home_is_not_for_the_next() {
-    let (entered, mut entries) = tokio::sync::mpsc::unbounded_channel();
+    let (entered, mut entries) = tokio::sync::mpsc::channel(1);
     let (go_on, told) = std::sync::mpsc::channel::<()>();
-    let told = std::sync::Mutex::new(told);
+    let told = Mutex::new(told);
     // Blocks its worker, which must never be done but shows what waits meanwhile.
     let on_message = move |_: Client, _: Message| {
-        entered.send(()).expect("the test waits");
-        let told = told.lock().expect("nobody panics").recv_timeout(Duration::from_secs(20));
+        entered.try_send(()).expect("the test waits");
+        let told = told.lock().recv_timeout(Duration::from_secs(20));
         async move { told.map_err(|error| HookError::from(error.to_string())) }
     };
     let mut settings = config();
