@@ -1,13 +1,14 @@
 //! A producer on the emitter, as fast as it goes: `emitter-load REDIS_PORT MESSAGES UNDER_WAY`.
 //!
-//! Prints the publishes a second. One thread; so many messages are under way at all times.
+//! Prints the publishes a second. One thread; so many tasks send one message after the other, as the
+//! requests of a service do.
 
 use std::process::ExitCode;
 
-use futures_util::StreamExt as _;
 use signal_benches::clock::Clock;
 use signal_emitter::redis::RedisSettings;
 use signal_emitter::{EdgeCheck, Emitter, EmitterConfig, EmitterError};
+use tokio::task::JoinSet;
 
 fn main() -> ExitCode {
     let arguments: Vec<u32> =
@@ -40,10 +41,20 @@ async fn run(port: u32, messages: u32, under_way: u32) -> Result<f64, EmitterErr
     let emitter = Emitter::connect(config).await?;
     let data = format!("{{\"pad\":\"{}\"}}", "x".repeat(246));
     let clock = Clock::start();
-    let sends = (0..messages).map(|_| emitter.to_room("bench").event("bench").json(&data).send());
-    let mut sends = futures_util::stream::iter(sends).buffered(under_way as usize);
-    while let Some(receipt) = sends.next().await {
-        receipt?;
+    let mut tasks = JoinSet::new();
+    for task in 0..under_way {
+        let (emitter, data) = (emitter.clone(), data.clone());
+        // What does not divide evenly goes to the first ones.
+        let own = messages / under_way + u32::from(task < messages % under_way);
+        tasks.spawn(async move {
+            for _ in 0..own {
+                emitter.to_room("bench").event("bench").json(&data).send().await?;
+            }
+            Ok::<_, EmitterError>(())
+        });
+    }
+    while let Some(ended) = tasks.join_next().await {
+        ended.expect("it does not panic")?;
     }
     let seconds = clock.elapsed().as_secs_f64();
     emitter.shutdown().await?;

@@ -4,17 +4,19 @@
 //! hang, and send a message twice only where the caller asked for it by [`WhenAway::Hold`]. What waits
 //! for Redis is bounded in messages and in bytes; beyond that calls fail as overloaded.
 //!
-//! In reading order: [`access`] (user, password, TLS), [`node`] (one server), [`slots`] and [`cluster`]
-//! (many), [`route`] (either), [`queue`] and [`lane`] (messages whose order counts across servers and
+//! In reading order: [`access`] (user, password, TLS), [`link`] and [`node`] (one server, its wire in
+//! [`resp`]), [`slots`] and [`cluster`] (many), [`route`] (either), [`queue`] and [`lane`] (messages whose order counts across servers and
 //! outages), [`record`] (which edges there are).
 
 mod access;
 mod claim;
 mod cluster;
 mod lane;
+mod link;
 mod node;
 mod queue;
 mod record;
+mod resp;
 mod route;
 mod slots;
 
@@ -128,10 +130,9 @@ impl Connection {
         match &self.way {
             Way::Straight(node, allowance) => {
                 let _claim = allowance.claim(envelope.len())?;
-                // Boxed: the client's future is 5 KiB, which every future of a caller would carry.
-                let published =
-                    Box::pin(node.publish(PubSub::Classic, channel, envelope, deadline));
-                published.await.map(Some).map_err(|failure| {
+                // Queued before anything is awaited, so that the future has not to carry it.
+                let published = node.publish(PubSub::Classic, channel, envelope);
+                published.receivers(deadline).await.map(Some).map_err(|failure| {
                     match self.shut_down.load(Ordering::Relaxed) {
                         true => EmitterError::ShutDown,
                         false => failure.into(),

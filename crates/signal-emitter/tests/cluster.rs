@@ -314,9 +314,6 @@ async fn a_producer_of_a_cluster_needs_few_rights() {
             "&{*}ws:room:*",
             "-@all",
             "+spublish",
-            "+ping",
-            "+client|id",
-            "+info",
             "+cluster|slots",
         ];
         assert_eq!(cluster.socket(node).call(&rules), Reply::Text("OK".into()));

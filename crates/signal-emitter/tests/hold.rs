@@ -115,6 +115,55 @@ async fn what_was_under_way_goes_out_again_with_its_id() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_handed_over_as_a_connection_breaks_keeps_its_order() {
+    const ROUNDS: u32 = 30;
+    const EACH: u32 = 20;
+    let redis = Redis::start();
+    let proxy = Proxy::start(redis.port).await;
+    let emitter = Emitter::connect(holding(proxy.port, 1 << 20)).await.unwrap();
+    let mut subscriber = redis.subscriber("ws:room:r");
+    let mut number = 0;
+    for _ in 0..ROUNDS {
+        let mut sending = Vec::new();
+        for step in 0..3 {
+            for _ in 0..EACH {
+                let message = emitter.to_room("r").event("n").data(&number).deadline(LONG).send();
+                let mut message: Sending<'_> = Box::pin(message);
+                number += 1;
+                if let Some(answer) = poll_once(message.as_mut()).await {
+                    answer.unwrap();
+                } else {
+                    sending.push(message);
+                }
+            }
+            // Nobody has noticed yet when the next messages are handed over.
+            match step {
+                0 => proxy.go_away(),
+                1 => proxy.come_back(),
+                _ => {}
+            }
+        }
+        for message in sending {
+            bounded(message).await.unwrap();
+        }
+    }
+    emitter.to_room("r").event("end").data(&number).send().await.unwrap();
+    // One that may have gone out goes out again, with those behind it; never one before its elders.
+    let mut expected = 0;
+    loop {
+        let (_, payload) = subscriber.message();
+        let envelope = Envelope::decode(&payload).unwrap();
+        let number: u32 = envelope.data.unwrap().parse().unwrap();
+        assert!(number <= expected, "{number} before {expected}");
+        if envelope.event() == "end" {
+            break;
+        }
+        expected = expected.max(number + 1);
+    }
+    assert_eq!(expected, ROUNDS * 3 * EACH);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_holding_nothing_is_sent_twice_or_later() {
     let redis = Redis::start();
     let proxy = Proxy::start(redis.port).await;

@@ -28,6 +28,7 @@ use uuid::Uuid;
 
 use super::{
     access::Access,
+    link::spread,
     node::{Failure, Log, Node},
     route::Route,
     slots::{Address, Slots},
@@ -167,7 +168,7 @@ impl Cluster {
         let Some(slot) = text.split(' ').nth(1).and_then(|slot| slot.parse().ok()) else { return };
         let mut table = self.table.lock();
         if !table.nodes.contains_key(&address) {
-            let Ok(node) = Node::start(&self.access, address.clone(), Log::Changes) else { return };
+            let node = Node::start(&self.access, address.clone(), Log::Changes);
             table.nodes.insert(address.clone(), Arc::new(node));
         }
         table.moved.insert(slot, address);
@@ -234,7 +235,7 @@ impl Cluster {
     async fn ask_seeds(&self) -> bool {
         let mut asked = JoinSet::new();
         for seed in &self.seeds {
-            let Ok(node) = Node::start(&self.access, seed.clone(), Log::Nothing) else { continue };
+            let node = Node::start(&self.access, seed.clone(), Log::Nothing);
             let until = Instant::now() + self.access.timeout;
             asked.spawn(async move {
                 if !node.settled(until).await {
@@ -261,12 +262,8 @@ impl Cluster {
             if table.nodes.contains_key(master) {
                 continue;
             }
-            match Node::start(&self.access, master.clone(), Log::Changes) {
-                Ok(node) => {
-                    table.nodes.insert(master.clone(), Arc::new(node));
-                }
-                Err(error) => warn!(%error, server = %master, "cannot connect to a master"),
-            }
+            let node = Node::start(&self.access, master.clone(), Log::Changes);
+            table.nodes.insert(master.clone(), Arc::new(node));
         }
         // One that is a replica now still reaches everybody; one that has left reaches nobody.
         if table.home.as_ref().is_some_and(|home| !slots.has(home.address())) {
@@ -316,10 +313,4 @@ async fn watch(route: Arc<Route>) {
             () = cluster.stale.notified() => tokio::time::sleep(REFRESH_DELAY).await,
         }
     }
-}
-
-/// From half the time to one and a half: emitters that lost the same server do not ask in step.
-fn spread(pause: Duration) -> Duration {
-    let [chance, ..] = Uuid::new_v4().into_bytes();
-    pause / 2 + pause * u32::from(chance) / 255
 }

@@ -93,8 +93,6 @@ struct Flight {
     answers: FuturesOrdered<BoxFuture<'static, (u64, Result<u64, Failure>)>>,
     /// The server, and which of the connections to it.
     connection: Option<(Arc<Node>, u64)>,
-    /// That connection is gone.
-    is_broken: bool,
     /// Redis was away, and nothing has gone out since.
     was_away: bool,
 }
@@ -210,7 +208,6 @@ impl Lane {
             tokio::select! {
                 biased;
                 Some((ticket, answer)) = flight.answers.next(), if !flight.answers.is_empty() => {
-                    flight.is_broken |= matches!(answer, Err(Failure::Broken(_)));
                     if let Some(delay) = self.settle(ticket, answer) {
                         rewind = rewind.max(Some(delay));
                     }
@@ -263,9 +260,6 @@ impl Lane {
                     return None;
                 }
                 flight.board(node);
-            } else if flight.is_broken && self.policy.hold {
-                // The client does not know it yet, and would keep what it is given now for later.
-                return Some(Pause::Away);
             }
             if flight.was_away && self.policy.await_edges {
                 return Some(Pause::Edges);
@@ -312,14 +306,14 @@ impl Lane {
 }
 
 /// Sends a message once.
-#[expect(clippy::large_futures, reason = "it is boxed as a whole")]
 async fn attempt(
     node: Arc<Node>,
     pubsub: PubSub,
     due: Due,
     timeout: Duration,
 ) -> (u64, Result<u64, Failure>) {
-    (due.ticket, node.publish(pubsub, due.channel, due.envelope, timeout).await)
+    let published = node.publish(pubsub, due.channel, due.envelope);
+    (due.ticket, published.receivers(timeout).await)
 }
 
 // === impl Flight ===
@@ -335,7 +329,6 @@ impl Flight {
     /// What goes out next goes to this server. It may have been away, even if nobody noticed.
     fn board(&mut self, node: &Arc<Node>) {
         let before = self.connection.replace((node.clone(), node.connections()));
-        self.is_broken = false;
         self.was_away |= before.is_some();
     }
 }

@@ -5,11 +5,16 @@
 
 use std::time::Duration;
 
-use fred::types::Value;
+use redis_protocol::resp3::types::OwnedFrame;
 use signal_core::edges::{EDGES_KEY, EdgeRecord};
 use tokio::time::Instant;
 
-use super::{Connection, node::Failure, route::Route};
+use super::{
+    Connection,
+    node::Failure,
+    resp::{number, text},
+    route::Route,
+};
 use crate::EmitterError;
 
 /// For a master that has just been named to be connected.
@@ -46,21 +51,22 @@ impl Connection {
 pub(super) async fn edges(route: &Route) -> Result<Vec<EdgeRecord>, EmitterError> {
     let now = now_ms(route).await?;
     let living = key(&[&format!("({now}"), "+inf"]);
-    let Value::Array(members) = at_record(route, "ZRANGEBYSCORE", living).await? else {
+    let OwnedFrame::Array { data: members, .. } = at_record(route, "ZRANGEBYSCORE", living).await?
+    else {
         return Ok(Vec::new());
     };
-    let records = members.iter().filter_map(|member| EdgeRecord::from_json(&member.as_str()?));
+    let records = members.iter().filter_map(|member| EdgeRecord::from_json(text(member)?));
     Ok(records.collect())
 }
 
 /// Milliseconds since the epoch by the clock of the server that has the record.
 async fn now_ms(route: &Route) -> Result<u64, EmitterError> {
     let answer = at_record(route, "TIME", Vec::new()).await?;
-    let number = |index: usize| match &answer {
-        Value::Array(parts) => parts.get(index)?.as_u64(),
+    let part = |index: usize| match &answer {
+        OwnedFrame::Array { data, .. } => number(data.get(index)?),
         _ => None,
     };
-    let (Some(seconds), Some(micros)) = (number(0), number(1)) else {
+    let (Some(seconds), Some(micros)) = (part(0), part(1)) else {
         return Err(EmitterError::Redis("the answer to TIME is no time".to_owned()));
     };
     Ok(seconds.saturating_mul(1000).saturating_add(micros / 1000))
@@ -71,7 +77,7 @@ async fn at_record(
     route: &Route,
     command: &'static str,
     arguments: Vec<String>,
-) -> Result<Value, EmitterError> {
+) -> Result<OwnedFrame, EmitterError> {
     let owner = || route.owner(EDGES_KEY).ok_or(EmitterError::Disconnected);
     match owner()?.command(command, arguments.clone()).await {
         Err(Failure::Moved(address, text)) => {

@@ -36,7 +36,7 @@ impl Route {
                           single or cluster",
             }),
             RedisMode::Single { host, port } => {
-                let node = Node::start(&access, Address::new(host.clone(), *port), Log::Changes)?;
+                let node = Node::start(&access, Address::new(host.clone(), *port), Log::Changes);
                 Ok(Arc::new(Self::Single(Arc::new(node))))
             }
             RedisMode::Cluster { nodes } => {
@@ -53,22 +53,18 @@ impl Route {
 
     /// Waits for a connection, no longer than until then.
     pub(super) async fn connected(&self, until: Instant) -> Result<(), EmitterError> {
-        let (address, outcome) = match self {
-            Self::Single(node) => {
-                let connected = tokio::time::timeout_at(until, node.connected()).await;
-                (node.address().to_string(), connected.map(|done| done.map_err(Into::into)))
-            }
+        match self {
+            Self::Single(node) => node.connected(until).await,
             Self::Cluster(cluster) => {
                 let connected = tokio::time::timeout_at(until, cluster.connected()).await;
                 // A master that is away is for the failover to replace, not for a producer to wait for.
-                let connected = if cluster.is_any_connected() { Ok(()) } else { connected };
-                (cluster.seeds(), connected.map(Ok))
+                match connected {
+                    Err(late) if !cluster.is_any_connected() => {
+                        Err(EmitterError::Connect { address: cluster.seeds(), source: late.into() })
+                    }
+                    _ => Ok(()),
+                }
             }
-        };
-        match outcome {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(source)) => Err(EmitterError::Connect { address, source }),
-            Err(late) => Err(EmitterError::Connect { address, source: late.into() }),
         }
     }
 

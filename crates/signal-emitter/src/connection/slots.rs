@@ -4,7 +4,9 @@
 
 use std::{collections::BTreeSet, fmt};
 
-use fred::types::Value;
+use redis_protocol::resp3::types::OwnedFrame;
+
+use super::resp;
 
 /// Where a server is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -48,11 +50,11 @@ impl fmt::Display for Address {
 
 impl Slots {
     /// Reads the answer of the server that was asked; `None` if it is none.
-    pub(super) fn read(answer: &Value, asked: &Address) -> Option<Self> {
+    pub(super) fn read(answer: &OwnedFrame, asked: &Address) -> Option<Self> {
         let mut slots = Self::default();
-        let Value::Array(ranges) = answer else { return None };
+        let OwnedFrame::Array { data: ranges, .. } = answer else { return None };
         for range in ranges {
-            let Value::Array(parts) = range else { return None };
+            let OwnedFrame::Array { data: parts, .. } = range else { return None };
             let [first, last, servers @ ..] = parts.as_slice() else { return None };
             let (first, last) = (number(first)?, number(last)?);
             let mut servers = servers.iter().map(|server| server_of(server, asked));
@@ -83,11 +85,11 @@ impl Slots {
     }
 }
 
-fn server_of(server: &Value, asked: &Address) -> Option<Address> {
-    let Value::Array(parts) = server else { return None };
+fn server_of(server: &OwnedFrame, asked: &Address) -> Option<Address> {
+    let OwnedFrame::Array { data: parts, .. } = server else { return None };
     let [host, port, ..] = parts.as_slice() else { return None };
-    let host = host.as_str().unwrap_or_default();
-    let host = if is_unknown(&host) { asked.host.as_str() } else { &host };
+    let host = resp::text(host).unwrap_or_default();
+    let host = if is_unknown(host) { &asked.host } else { host };
     Some(Address::new(host, number(port)?))
 }
 
@@ -95,26 +97,38 @@ fn is_unknown(host: &str) -> bool {
     host.is_empty() || host == "?"
 }
 
-fn number(value: &Value) -> Option<u16> {
-    u16::try_from(value.as_i64()?).ok()
+fn number(value: &OwnedFrame) -> Option<u16> {
+    u16::try_from(resp::number(value)?).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn server(host: &str, port: i64) -> Value {
-        Value::Array(vec![host.into(), port.into(), "id".into()])
+    fn array(data: Vec<OwnedFrame>) -> OwnedFrame {
+        OwnedFrame::Array { data, attributes: None }
     }
 
-    fn range(first: i64, last: i64, servers: Vec<Value>) -> Value {
-        Value::Array([vec![first.into(), last.into()], servers].concat())
+    fn text(text: &str) -> OwnedFrame {
+        OwnedFrame::BlobString { data: text.as_bytes().to_vec(), attributes: None }
+    }
+
+    fn integer(data: i64) -> OwnedFrame {
+        OwnedFrame::Number { data, attributes: None }
+    }
+
+    fn server(host: &str, port: i64) -> OwnedFrame {
+        array(vec![text(host), integer(port), text("id")])
+    }
+
+    fn range(first: i64, last: i64, servers: Vec<OwnedFrame>) -> OwnedFrame {
+        array([vec![integer(first), integer(last)], servers].concat())
     }
 
     #[test]
     fn owners_are_found_by_slot() {
         let asked = Address::new("seed", 1);
-        let answer = Value::Array(vec![
+        let answer = array(vec![
             range(5461, 10922, vec![server("b", 2), server("c", 3)]),
             range(0, 5460, vec![server("a", 1)]),
             range(16000, 16000, vec![server("", 4)]),
@@ -137,12 +151,12 @@ mod tests {
     fn what_is_no_answer_is_none() {
         let asked = Address::new("seed", 1);
         for answer in [
-            Value::Null,
-            Value::Array(Vec::new()),
-            Value::Array(vec![Value::Null]),
-            Value::Array(vec![range(0, 1, Vec::new())]),
-            Value::Array(vec![range(-1, 1, vec![server("a", 1)])]),
-            Value::Array(vec![range(0, 1, vec![server("a", 70_000)])]),
+            OwnedFrame::Null,
+            array(Vec::new()),
+            array(vec![OwnedFrame::Null]),
+            array(vec![range(0, 1, Vec::new())]),
+            array(vec![range(-1, 1, vec![server("a", 1)])]),
+            array(vec![range(0, 1, vec![server("a", 70_000)])]),
         ] {
             assert_eq!(Slots::read(&answer, &asked), None, "{answer:?}");
         }

@@ -92,7 +92,7 @@ async fn respond(shared: &Arc<Shared>, request: Request<Incoming>) -> Response<B
         ["/v1/publish", "/v1/revoke", "/v1/info", "/v1/connections", "/v1/drain", "/metrics"];
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     match (method, path.as_str()) {
-        (Method::POST, "/v1/publish") => publish(shared, request).await,
+        (Method::POST, "/v1/publish") => Box::pin(publish(shared, request)).await,
         (Method::POST, "/v1/revoke") => revoke::revoke(shared, request).await,
         (Method::POST, "/v1/drain") => drain(shared, &request),
         (Method::GET, "/v1/info") => info(shared).await,
