@@ -143,7 +143,10 @@ impl FanoutBench {
                 encode(form, &outgoing, out);
             });
         }
-        while self.fanout.flush(&mut self.sockets) {}
+        self.fanout.flush(&mut self.sockets);
+        while self.fanout.has_backlog() {
+            self.fanout.flush(&mut self.sockets);
+        }
     }
 
     /// Delivers a batch of messages, one to each socket.
@@ -155,7 +158,10 @@ impl FanoutBench {
                 encode(form, &outgoing, out);
             });
         }
-        while self.fanout.flush(&mut self.sockets) {}
+        self.fanout.flush(&mut self.sockets);
+        while self.fanout.has_backlog() {
+            self.fanout.flush(&mut self.sockets);
+        }
     }
 
     /// Reads what was delivered, so that no socket ever blocks; returns the bytes.

@@ -8,10 +8,10 @@
 //! is [`BUFFER_BYTES_MAX`], or [`SINGLES_BYTES_MAX`] (beyond, all is written at once), the lists hold each
 //! socket once.
 //!
-//! A fan-out of thousands of writes takes tens of milliseconds, so only a slice of sockets is
-//! written in one go; the rest waits in the backlog for the following turns, between which the worker
-//! serves what else is due. A message to few members is not held up by the backlog, and goes ahead
-//! even to a socket that waits in it, together with all that the socket is owed, so order holds.
+//! A fan-out of thousands of writes takes tens of milliseconds, so the sockets of a message to many
+//! wait in the backlog, of which each turn writes a slice; between turns the worker serves what else is
+//! due. A message to few members is not held up by the backlog, and goes ahead even to a socket that
+//! waits in it, together with all that the socket is owed, so order holds.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -26,9 +26,13 @@ use super::stream::Stream;
 use crate::counts::SendCounters;
 use crate::ws::outbox::{Full, Outbox, SLICES_MAX};
 
-/// Sockets written in one go, and members up to which a message counts as small. At 2.8 µs a write
-/// this is under a millisecond.
-pub(crate) const SLICE_SOCKETS: usize = 256;
+/// Members up to which a message counts as small, and sockets that are written ahead of the backlog in
+/// one go. At 2.8 µs a write this is under a millisecond.
+const SMALL_MEMBERS_MAX: usize = 256;
+
+/// Sockets of the backlog that are written in one go. What comes meanwhile waits for one or two of
+/// these, and what a turn costs beside its writes is a hundredth of one.
+const SLICE_SOCKETS: usize = 64;
 
 /// Bytes of frames that may wait for the backlog.
 const BUFFER_BYTES_MAX: usize = 1024 * 1024;
@@ -39,6 +43,9 @@ const SINGLES_BYTES_MAX: usize = 8 * BUFFER_BYTES_MAX;
 
 /// What of the buffer's room is kept between batches.
 const BUFFER_BYTES_KEPT: usize = 64 * 1024;
+
+/// The same of the list of earlier runs.
+const EARLIER_KEPT: usize = 16 * 1024;
 
 /// No node.
 const NONE: u32 = u32::MAX;
@@ -225,7 +232,7 @@ impl Fanout {
         is_keyed: bool,
         mut encode: impl FnMut(Form, &mut Vec<u8>),
     ) {
-        let small = members.len() <= SLICE_SOCKETS;
+        let small = members.len() <= SMALL_MEMBERS_MAX;
         let mut clear = [None; Variant::ALL.len()];
         let mut keyed = [None; Variant::ALL.len()];
         for &slot in members {
@@ -295,18 +302,24 @@ impl Fanout {
             socket.last_earlier = node;
             socket.last = range;
         }
-        if !socket.in_current && (small || !socket.in_backlog) {
+        if socket.in_current {
+            return;
+        }
+        if small {
             socket.in_current = true;
             self.current.push(slot);
+        } else if !socket.in_backlog {
+            // Not in front of what is small and comes later in this turn.
+            socket.in_backlog = true;
+            self.backlog.push_back(slot);
         }
     }
 
-    /// Writes what is due: all of a small batch, or a slice of it, then a slice of the backlog.
-    /// Returns whether some is left for another turn.
-    pub(crate) fn flush(&mut self, sockets: &mut Sockets) -> bool {
+    /// Writes what is due: all that is small, unless it is more than a slice, then a slice of the backlog.
+    pub(crate) fn flush(&mut self, sockets: &mut Sockets) {
         let all = self.end() as usize > BUFFER_BYTES_MAX;
         let mut current = std::mem::take(&mut self.current);
-        let slice = if all { current.len() } else { current.len().min(SLICE_SOCKETS) };
+        let slice = if all { current.len() } else { current.len().min(SMALL_MEMBERS_MAX) };
         for &slot in &current[..slice] {
             self.write(sockets, slot, true);
         }
@@ -322,7 +335,7 @@ impl Fanout {
         self.current = current;
         let slice = match all {
             true => usize::MAX,
-            false => (SLICE_SOCKETS - slice).max(SLICE_SOCKETS / 4),
+            false => SLICE_SOCKETS.saturating_sub(slice).max(SLICE_SOCKETS / 4),
         };
         for _ in 0..slice {
             let Some(slot) = self.backlog.pop_front() else { break };
@@ -331,6 +344,10 @@ impl Fanout {
         if self.backlog.is_empty() {
             self.reset();
         }
+    }
+
+    /// Whether some is left for another turn.
+    pub(crate) fn has_backlog(&self) -> bool {
         !self.backlog.is_empty()
     }
 
@@ -584,7 +601,7 @@ impl Fanout {
         self.buffer_start = 0;
         self.frozen.clear();
         self.earlier.clear();
-        if self.earlier.capacity() > SLICE_SOCKETS * 64 {
+        if self.earlier.capacity() > EARLIER_KEPT {
             self.earlier = Vec::new();
         }
     }

@@ -39,7 +39,7 @@ use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -170,7 +170,7 @@ pub(crate) struct State {
     /// Hooks that nobody waits for; finished ones are swept at each tick.
     hook_tasks: JoinSet<()>,
     scratch: Vec<u8>,
-    /// Wakes the task that writes the backlog.
+    /// Wakes the task that writes the backlog, while it waits for one.
     backlog_waker: Option<Waker>,
     pub(crate) counters: Counters,
 }
@@ -313,17 +313,25 @@ impl Worker {
         }
     }
 
-    /// Each turn writes a slice of the backlog; this makes turns while nothing else does.
+    /// Each turn writes a slice of the backlog; this makes turns while nothing else does. Between two
+    /// of them it yields, which lets the runtime look at every socket: a task that woke itself would
+    /// keep it from that for 61 polls, and a message to one client waiting for as many slices.
     async fn write_backlog(self: Rc<Self>) {
-        std::future::poll_fn(|context| {
-            self.turn(|state| {
-                if state.backlog_waker.is_none() {
-                    state.backlog_waker = Some(context.waker().clone());
-                }
-            });
-            Poll::<()>::Pending
-        })
-        .await;
+        loop {
+            std::future::poll_fn(|context| self.poll_backlog(context)).await;
+            while self.turn(|state| state.fanout.has_backlog()) {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    fn poll_backlog(&self, context: &Context<'_>) -> Poll<()> {
+        let mut state = self.state.borrow_mut();
+        if state.fanout.has_backlog() {
+            return Poll::Ready(());
+        }
+        state.backlog_waker = Some(context.waker().clone());
+        Poll::Pending
     }
 }
 
@@ -347,15 +355,17 @@ impl State {
         if !self.revoked_tokens.is_empty() {
             self.end_revoked_tokens();
         }
-        let more = self.fanout.flush(&mut self.sockets);
+        self.fanout.flush(&mut self.sockets);
         self.note_lags();
         if self.fanout.has_attention() {
             for slot in self.fanout.take_attention() {
                 self.wake(slot);
             }
         }
-        if more && let Some(waker) = &self.backlog_waker {
-            waker.wake_by_ref();
+        if self.fanout.has_backlog()
+            && let Some(waker) = self.backlog_waker.take()
+        {
+            waker.wake();
         }
     }
 
