@@ -236,6 +236,9 @@ impl Connection {
     }
 
     fn message(&mut self, state: &mut State, channel: &[u8], payload: &[u8]) {
+        if own(state).is_demoted(self.link) {
+            return;
+        }
         if state.bus_message(self.names.without_tag(channel), payload) {
             return;
         }

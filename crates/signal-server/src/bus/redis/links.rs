@@ -5,7 +5,9 @@
 //! partition. It owns the tables of the links and moves channels between them when the topology
 //! changes: the new owner is asked first, and the old one keeps a channel until the new one has
 //! confirmed it, which doubles nothing, since a sharded message is published at one node. A master that
-//! has become a replica keeps nothing: it would hand on what its new master hands on too. With classic
+//! has become a replica keeps nothing, and what it still brings counts for nothing: it hands on what its
+//! new master hands on too, and later, so that messages would come twice or behind younger ones. What
+//! is missed until the new master has confirmed is announced. With classic
 //! pub/sub the old link goes first, and what was missed meanwhile is announced. Channels without an
 //! owner wait in the table of a link to nowhere, which is down, so that nothing of it looks well. It
 //! does no IO and spawns nothing: the caller opens links and is told what moved.
@@ -63,6 +65,8 @@ struct Link {
     partitions: usize,
     /// Channels that it keeps for others.
     kept: usize,
+    /// Its node carries nothing and is no master any more.
+    is_demoted: bool,
 }
 
 /// What a new topology changed.
@@ -134,6 +138,11 @@ impl Links {
         &self.open[link].status
     }
 
+    /// Whether what a link brings is brought by another one, too.
+    pub(crate) fn is_demoted(&self, link: LinkId) -> bool {
+        self.open[link].is_demoted
+    }
+
     /// The number of the probe that a link is to send.
     pub(crate) fn probe(&self, link: LinkId) -> Option<ChannelKey> {
         self.open[link].probe.map(ChannelKey::Probe)
@@ -185,7 +194,11 @@ impl Links {
         for carrier in &self.carriers {
             self.open[*carrier].partitions += 1;
         }
-        self.move_channels(&earlier, topology, &mut applied.moved);
+        for (_, link) in &mut self.open {
+            let is_master = |node: &Arc<Node>| topology.masters().contains(node);
+            link.is_demoted = link.partitions == 0 && !link.node.as_ref().is_some_and(is_master);
+        }
+        self.move_channels(&earlier, &mut applied.moved);
         self.choose_probes();
         self.may_be_idle = true;
         self.close_idle();
@@ -227,18 +240,14 @@ impl Links {
             task: None,
             partitions: 0,
             kept: 0,
+            is_demoted: false,
         });
         applied.opened.extend(node.map(|node| (id, node)));
         id
     }
 
     /// Moves what is wanted from the earlier carriers of partitions to the present ones.
-    fn move_channels(
-        &mut self,
-        earlier: &[LinkId],
-        topology: &Topology,
-        moved: &mut Vec<ChannelKey>,
-    ) {
+    fn move_channels(&mut self, earlier: &[LinkId], moved: &mut Vec<ChannelKey>) {
         let leaves = |partition: u8, from| {
             let partition = usize::from(partition);
             earlier[partition] == from && self.carriers[partition] != from
@@ -254,9 +263,9 @@ impl Links {
         }
         for (from, key, partition) in leaving {
             let to = self.carriers[usize::from(partition)];
-            let is_master =
-                self.open[from].node.as_ref().is_some_and(|node| topology.masters().contains(node));
-            if is_master && self.names.is_sharded() && self.open[from].table.is_confirmed(&key) {
+            let link = &self.open[from];
+            let keeps = link.node.is_some() && !link.is_demoted && link.table.is_confirmed(&key);
+            if keeps && self.names.is_sharded() {
                 self.kept.insert(key.clone(), from);
                 self.open[from].kept += 1;
             } else {
