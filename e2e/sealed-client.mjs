@@ -83,10 +83,12 @@ export class SealedClient {
     this.watchers = new Set();
     const ready = new Promise((resolve) => (this.isReady = resolve));
     this.opened = new Promise((resolve) => (socket.onopen = resolve));
-    this.closed = new Promise((resolve) => {
-      socket.onclose = ({ code, reason }) => resolve({ code, reason });
-    });
     let turn = ready;
+    this.closed = new Promise((resolve) => {
+      // What came before the end is opened first, if there is anything to open it with.
+      socket.onclose = ({ code, reason }) =>
+        (this.session ? turn : Promise.resolve()).then(() => resolve({ code, reason }));
+    });
     socket.onmessage = ({ data }) => {
       const message = SealedClient.message(data);
       if (message.event !== "encrypted") {
