@@ -17,6 +17,7 @@ use crate::event::{Event, Loss};
 use crate::retry::{Attempts, Next};
 use crate::rooms::Rooms;
 use crate::session;
+use crate::tls::Tls;
 
 /// See the module.
 pub(crate) struct Driver {
@@ -29,6 +30,8 @@ pub(crate) struct Driver {
     /// Those that were offered last.
     pub(crate) offered: Option<Value>,
     pub(crate) was_online: bool,
+    /// Made at the first dial and kept, so that handshakes can resume.
+    tls: Option<Tls>,
     attempts: Attempts,
 }
 
@@ -50,6 +53,7 @@ impl Driver {
             reason: LoginReason::Login,
             offered: None,
             was_online: false,
+            tls: None,
             attempts: Attempts::default(),
         }
     }
@@ -79,6 +83,15 @@ impl Driver {
         self.rooms.forget(&rooms, &RequestError::Closed);
         // Nobody may listen any more.
         let _ = self.events.send(Event::Closed(loss)).await;
+    }
+
+    /// What the handshake needs, if the address wants one.
+    pub(crate) fn tls(&mut self) -> Result<Option<Tls>, Loss> {
+        if self.config.url.scheme_str() == Some("wss") && self.tls.is_none() {
+            let authorities = self.config.authorities.clone();
+            self.tls = Some(Tls::new(authorities).map_err(Loss::Failed)?);
+        }
+        Ok(self.tls.clone())
     }
 
     /// Tells the application; fails if it does not listen any more.

@@ -160,7 +160,8 @@ async fn dial(driver: &mut Driver) -> Result<(Socket, Keys), Ended> {
         return Err(Ended { is_final: true, ..Ended::with(loss) });
     }
     let url = driver.config.url.clone();
-    let dialling = Box::pin(timeout(LOGIN_TIMEOUT, Socket::dial(&url)));
+    let tls = driver.tls().map_err(|loss| Ended { is_final: true, ..Ended::with(loss) })?;
+    let dialling = Box::pin(timeout(LOGIN_TIMEOUT, Socket::dial(&url, tls.as_ref())));
     let dialled = driver.meanwhile(dialling).await;
     let mut socket = match dialled.map_err(Ended::with)? {
         Ok(dialled) => dialled.map_err(Ended::with)?,

@@ -18,12 +18,13 @@ use hyper::upgrade::Upgraded;
 use hyper::{Request, Uri};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use signal_core::v1::Variant;
-use tokio::io::{ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::event::Loss;
+use crate::tls::Tls;
 
 /// Frames that were read and wait.
 const INPUTS_MAX: usize = 64;
@@ -34,7 +35,9 @@ const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// A peer that takes no byte for this long is gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Where an address names no port: of `ws:` and of `wss:`.
 const PORT: u16 = 80;
+const PORT_TLS: u16 = 443;
 
 type Stream = TokioIo<Upgraded>;
 
@@ -57,12 +60,28 @@ pub(crate) struct Socket {
 // === impl Socket ===
 
 impl Socket {
-    /// Connects, as `signal.v1.json`.
-    pub(crate) async fn dial(url: &Uri) -> Result<Self, Loss> {
+    /// Connects, as `signal.v1.json`; by TLS if there is one to shake hands with.
+    pub(crate) async fn dial(url: &Uri, tls: Option<&Tls>) -> Result<Self, Loss> {
         let authority = url.authority().expect("the configuration has checked the address");
-        let stream = TcpStream::connect(host_and_port(authority))
+        let port = if tls.is_some() { PORT_TLS } else { PORT };
+        let (host, port) = host_and_port(authority, port);
+        let stream = TcpStream::connect((host, port))
             .await
             .map_err(|error| Loss::Failed(format!("no edge at {url}: {error}")))?;
+        let Some(tls) = tls else { return Box::pin(Self::upgrade(url, authority, stream)).await };
+        let stream = tls
+            .handshake(host, stream)
+            .await
+            .map_err(|problem| Loss::Failed(format!("no TLS with {url}: {problem}")))?;
+        Box::pin(Self::upgrade(url, authority, stream)).await
+    }
+
+    /// Asks for the WebSocket.
+    async fn upgrade(
+        url: &Uri,
+        authority: &Authority,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    ) -> Result<Self, Loss> {
         let subprotocol = Variant::V1Json.subprotocol().expect("it has a name");
         let request = Request::builder()
             .uri(url.path_and_query().map_or("/", PathAndQuery::as_str))
@@ -115,7 +134,12 @@ impl Socket {
     }
 
     async fn write(&mut self, frame: Frame<'_>) -> Result<(), Loss> {
-        match tokio::time::timeout(WRITE_TIMEOUT, self.writer.write_frame(frame)).await {
+        let write = async {
+            self.writer.write_frame(frame).await?;
+            // Under TLS the socket may not have taken all of it yet.
+            self.writer.flush().await
+        };
+        match tokio::time::timeout(WRITE_TIMEOUT, write).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(Loss::Failed(error.to_string())),
             Err(_) => Err(Loss::Failed("the edge takes nothing".to_owned())),
@@ -162,8 +186,8 @@ fn closed(payload: &[u8]) -> Loss {
 }
 
 /// The brackets of an IPv6 address are not part of it.
-fn host_and_port(authority: &Authority) -> (&str, u16) {
+fn host_and_port(authority: &Authority, port: u16) -> (&str, u16) {
     let host = authority.host();
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    (host, authority.port_u16().unwrap_or(PORT))
+    (host, authority.port_u16().unwrap_or(port))
 }
