@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use hyper::Uri;
 use serde_json::{Value, json};
+use signal_core::v1::Variant;
 use tokio_rustls::rustls::RootCertStore;
 
 use crate::retry::Reconnect;
@@ -41,6 +42,7 @@ pub struct Config {
     pub(crate) login: Login,
     pub(crate) rooms: Vec<String>,
     pub(crate) reconnect: Option<Reconnect>,
+    pub(crate) variant: Variant,
     pub(crate) is_encrypted: bool,
     /// `None` is the system's.
     pub(crate) authorities: Option<Arc<RootCertStore>>,
@@ -78,6 +80,7 @@ impl Config {
             login: fixed(json!({})),
             rooms: Vec::new(),
             reconnect: Some(Reconnect::default()),
+            variant: Variant::V1Json,
             is_encrypted: false,
             authorities: None,
         })

@@ -8,7 +8,11 @@
 //! - [`Client`] and [`Events`]: what an application holds; made by [`connect`].
 //! - [`Event`]: what it hears.
 //! - `driver`: the one task that owns the connection; `session`: one connection's life; `socket`: its
-//!   bytes; `tls`: whom it believes; `keys`: what opens them; `rooms` and `retry`: what is wanted and when to dial, pure.
+//!   bytes; `tls`: whom it believes; `keys`: what may come sealed or in clear; `rooms` and `retry`: what is
+//!   wanted and when to dial, pure.
+//!
+//! What is written and read on the wire, and what opens it, is in `signal-core`, where the programs find
+//! it that are no such client: tests that send what no client should, and the load driver.
 //!
 //! ```no_run
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
