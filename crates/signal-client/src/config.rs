@@ -43,6 +43,8 @@ pub struct Config {
     pub(crate) rooms: Vec<String>,
     pub(crate) reconnect: Option<Reconnect>,
     pub(crate) variant: Variant,
+    /// Requests that may wait for a connection.
+    pub(crate) queue: usize,
     pub(crate) is_encrypted: bool,
     /// `None` is the system's.
     pub(crate) authorities: Option<Arc<RootCertStore>>,
@@ -81,6 +83,7 @@ impl Config {
             rooms: Vec::new(),
             reconnect: Some(Reconnect::default()),
             variant: Variant::V1Json,
+            queue: 0,
             is_encrypted: false,
             authorities: None,
         })
@@ -134,6 +137,21 @@ impl Config {
             .map_err(|problem| ConfigError::Authorities { path: path.to_owned(), problem })?;
         self.authorities = Some(Arc::new(authorities));
         Ok(self)
+    }
+
+    /// Speaks `signal.v1.msgpack`; without it `signal.v1.json`.
+    #[must_use]
+    pub fn msgpack(mut self) -> Self {
+        self.variant = Variant::V1MsgPack;
+        self
+    }
+
+    /// Lets so many requests wait while there is no connection, within their time. They are sent once
+    /// there is one; beyond, and without this, they fail as [`Offline`](crate::RequestError::Offline).
+    #[must_use]
+    pub fn queue(mut self, requests_max: usize) -> Self {
+        self.queue = requests_max;
+        self
     }
 
     /// Ends with the first connection.

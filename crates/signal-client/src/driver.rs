@@ -1,7 +1,7 @@
 //! The task that owns a client: it dials, lets a session run, and decides what comes next.
 //!
-//! Requests that come while there is no session are answered here: joins are remembered, anything else
-//! fails. It ends when the application closes it or does not listen any more, when the edge says so,
+//! Requests that come while there is no session are taken here: joins are remembered, anything else waits
+//! or fails. It ends when the application closes it or does not listen any more, when the edge says so,
 //! or, of a client that does not come back, with the first session.
 
 use std::future::Future;
@@ -14,6 +14,7 @@ use uuid::Uuid;
 use crate::client::{Command, RequestError};
 use crate::config::{Config, LoginReason};
 use crate::event::{Event, Loss};
+use crate::queue::Queue;
 use crate::retry::{Attempts, Next};
 use crate::rooms::Rooms;
 use crate::session;
@@ -25,6 +26,7 @@ pub(crate) struct Driver {
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) rooms: Rooms,
+    pub(crate) queue: Queue,
     /// What credentials are needed for at the next login.
     pub(crate) reason: LoginReason,
     /// Those that were offered last.
@@ -46,6 +48,7 @@ impl Driver {
         let mut rooms = Rooms::default();
         rooms.want(&config.rooms);
         Self {
+            queue: Queue::new(config.queue),
             config,
             commands,
             events,
@@ -117,10 +120,7 @@ impl Driver {
                     self.rooms.wait(rooms, answer);
                 }
                 Command::Leave { rooms } => self.rooms.forget(&rooms, &RequestError::Left),
-                Command::Request { answer, .. } => {
-                    // Who asked may have given up.
-                    let _ = answer.send(Err(RequestError::Offline));
-                }
+                Command::Request(request) => self.queue.push(request),
                 Command::Close => return Err(Loss::Application),
             }
         }

@@ -1,4 +1,4 @@
-//! A client of Signal: `signal.v1.json` over `ws:` or `wss:`.
+//! A client of Signal: `signal.v1.json` or `signal.v1.msgpack`, over `ws:` or `wss:`.
 //!
 //! It logs in, joins rooms and joins them again, comes back with full jitter as the table of close codes
 //! allows, renews credentials in place, finds dead links, and says [`Event::Resync`] whenever a message
@@ -8,8 +8,8 @@
 //! - [`Client`] and [`Events`]: what an application holds; made by [`connect`].
 //! - [`Event`]: what it hears.
 //! - `driver`: the one task that owns the connection; `session`: one connection's life; `socket`: its
-//!   bytes; `tls`: whom it believes; `keys`: what may come sealed or in clear; `rooms` and `retry`: what is
-//!   wanted and when to dial, pure.
+//!   bytes; `tls`: whom it believes; `keys`: what may come sealed or in clear; `rooms`,
+//!   `queue` and `retry`: what is wanted, what waits and when to dial, pure.
 //!
 //! What is written and read on the wire, and what opens it, is in `signal-core`, where the programs find
 //! it that are no such client: tests that send what no client should, and the load driver.
@@ -35,6 +35,7 @@ mod config;
 mod driver;
 mod event;
 mod keys;
+mod queue;
 mod retry;
 mod rooms;
 mod session;

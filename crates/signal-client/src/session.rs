@@ -18,6 +18,7 @@ use crate::config::{LoginError, LoginFuture, LoginReason};
 use crate::driver::Driver;
 use crate::event::{Event, Loss, Message};
 use crate::keys::Keys;
+use crate::queue::Request;
 use crate::retry::Ended;
 use crate::rooms::Status;
 use crate::socket::{Input, Socket};
@@ -243,18 +244,10 @@ impl Session<'_> {
                 let data = json!({ "rooms": rooms }).to_string();
                 self.ask("leave", Some(&data), Pending::Leave(rooms)).await
             }
-            Command::Request { event, data, answer } => {
-                if self.online_since.is_none() {
-                    // Who asked may have given up.
-                    let _ = answer.send(Err(RequestError::Offline));
-                    return Ok(());
-                }
-                if self.pending.len() >= PENDING_MAX {
-                    let _ = answer.send(Err(RequestError::Busy));
-                    return Ok(());
-                }
-                let data = data.as_deref().map(RawValue::get);
-                self.ask(&event, data, Pending::Request(answer)).await
+            Command::Request(request) if self.online_since.is_some() => self.request(request).await,
+            Command::Request(request) => {
+                self.driver.queue.push(request);
+                Ok(())
             }
             Command::Close => Err(Loss::Application),
         }
@@ -401,7 +394,19 @@ impl Session<'_> {
             let reason = "recovered".to_owned();
             self.driver.emit(Event::Resync { rooms: None, reason }).await?;
         }
+        while let Some(request) = self.driver.queue.pop() {
+            self.request(request).await?;
+        }
         Ok(())
+    }
+
+    async fn request(&mut self, request: Request) -> Result<(), Loss> {
+        if self.pending.len() >= PENDING_MAX {
+            request.refuse(RequestError::Busy);
+            return Ok(());
+        }
+        let Request { event, data, answer } = request;
+        self.ask(&event, Some(data.get()), Pending::Request(answer)).await
     }
 
     async fn join(&mut self, rooms: Vec<String>, is_first: bool) -> Result<(), Loss> {
