@@ -333,6 +333,9 @@ mod tests {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             let _ = parse_msgpack(&bytes);
+            for variant in Variant::ALL {
+                let _ = variant.read(&bytes);
+            }
         }
     }
 }
