@@ -1,20 +1,23 @@
-// Pictures of the demo page for the documents: desktop light and dark, and a phone.
+// Pictures of the demo page for the documents: desktop light and dark, and a phone. Beside them it writes
+// of what they were taken, which pictures.test.mjs compares.
 //
 //   node screenshots.mjs [folder]        default: ../docs/screenshots
 
-import { mkdirSync } from "node:fs";
+import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { chromium } from "playwright-core";
 
 import { CHROMIUM, FLAGS } from "./browser.mjs";
+import { FOLDER, manifest, manifestPath } from "./pictures.mjs";
 import { Edge, until } from "./support.mjs";
 
-const folder = process.argv[2] ?? fileURLToPath(new URL("../docs/screenshots", import.meta.url));
+const folder = process.argv[2] ?? FOLDER;
 const SIZES = { desktop: { width: 1440, height: 860 }, phone: { width: 390, height: 800 } };
 const EVENTS_MIN = 24;
 
 mkdirSync(folder, { recursive: true });
+// Before the page is opened: what changes meanwhile is not on the pictures.
+const { sources } = manifest(folder);
 const demo = await Edge.demo();
 const browser = await chromium.launch({ executablePath: CHROMIUM, args: FLAGS });
 try {
@@ -41,6 +44,8 @@ try {
     await page.screenshot({ path: join(folder, `demo-${size}-${colorScheme}.png`) });
     await context.close();
   }
+  const taken = { sources, pictures: manifest(folder).pictures };
+  writeFileSync(manifestPath(folder), `${JSON.stringify(taken, null, 2)}\n`);
 } finally {
   await browser.close();
   await demo.stop();

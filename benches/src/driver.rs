@@ -474,8 +474,8 @@ impl Driver {
                     rest = &rest[frame.length..];
                     match (frame.opcode, connection.phase) {
                         (websocket::OPCODE_TEXT, Phase::Ready) => {
-                            let key = connection.key.as_deref();
-                            if let Some(text) = self.seals.open(key, frame.payload)? {
+                            let keys = connection.keys.as_deref_mut();
+                            if let Some(text) = self.seals.open(keys, frame.payload)? {
                                 for text in self.dialect.messages(text) {
                                     self.unmarked -= self.tally.take_text(
                                         connection,

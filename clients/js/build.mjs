@@ -1,6 +1,6 @@
 // Puts the sources into one module, dist/signal.js: what the package exports and an edge serves as
-// /signal.js. Nothing is transformed: files come one after another, imports of each other and comment
-// lines fall away.
+// /signal.js. Nothing is transformed: files come one after another, imports of each other and comments,
+// which have lines of their own, fall away.
 //
 //   node build.mjs           writes it
 //   node build.mjs --check   fails if it is not current
@@ -28,6 +28,7 @@ export function bundle() {
     return text
       .replaceAll(/^import .*;\n/gm, "")
       .replaceAll(/^ *\/\/.*\n/gm, "")
+      .replaceAll(/^ *\/\*\*.*?\*\/\n/gms, "")
       .replaceAll(/^ +/gm, "")
       .replaceAll(/^export ((?:class|const|function) (\w+))/gm, (whole, declaration, name) =>
         PUBLIC.includes(name) ? whole : declaration,

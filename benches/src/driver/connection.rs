@@ -2,13 +2,17 @@
 //!
 //! Owns its socket and what of a frame is incomplete. Never interprets a measured message. Requests
 //! are a few hundred bytes on a fresh loopback socket, so one that does not fit is an error.
+//!
+//! Why it is not a `signal-client`: that has a task, queues and a parsed message for each delivery, which
+//! would cost more than the server that is measured beside it; and other servers are spoken to as well.
+//! What both have in common, the encryption, is in `signal-core`.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 
 use mio::net::TcpStream;
 use rustix::io::Errno;
-use signal_core::crypto::{Key, Offer};
+use signal_core::crypto::{Keyring, Offer};
 use socket2::{Domain, Socket, Type};
 
 use super::DriverError;
@@ -44,10 +48,9 @@ pub(super) struct Connection {
     partial: Vec<u8>,
     privacy: Privacy,
     dialect: Dialect,
-    /// The client's half of the agreement on a key, until the server's has come.
+    /// The client's half of the agreement on keys, until the server's has come.
     offer: Option<Offer>,
-    /// The session's key.
-    pub(super) key: Option<Box<Key>>,
+    pub(super) keys: Option<Box<Keyring>>,
 }
 
 /// A frame that is all there.
@@ -103,7 +106,7 @@ impl Connection {
             privacy,
             dialect,
             offer: privacy.encrypts().then(Offer::new),
-            key: None,
+            keys: None,
         })
     }
 
@@ -231,9 +234,9 @@ impl Connection {
             return Err(DriverError::Unexpected(String::from_utf8_lossy(text).into_owned()));
         }
         if let Some(offer) = self.offer.take() {
-            let key = privacy::session_key(offer, text);
+            let keys = privacy::agree(offer, text);
             let unexpected = || DriverError::Unexpected(String::from_utf8_lossy(text).into_owned());
-            self.key = Some(Box::new(key.ok_or_else(unexpected)?));
+            self.keys = Some(Box::new(keys.ok_or_else(unexpected)?));
         }
         self.phase = Phase::Ready;
         Ok(())

@@ -1,13 +1,14 @@
 //! Clients that encrypt: what they agree on, and what they open.
 //!
-//! Owns the room's keys, which all clients have, and the last texts opened under them: what a thousand
-//! members get is the same, so it is opened once and then compared, and the driver stays cheap. What
-//! is sealed for one client has to be opened for each.
+//! What opens is `signal-core`'s, as in every other client. Owns what makes it cheap: the last texts
+//! opened under room keys. What a thousand members get is the same, so it is opened once and then
+//! compared. What is sealed for one client has to be opened for each. Messages are told apart by how
+//! they begin, which Signal always writes the same, and not parsed.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
-use serde::Deserialize;
-use signal_core::crypto::{Key, Offer};
+use signal_core::crypto::{Keyring, Offer};
+use signal_core::v1::Variant;
 
 use super::DriverError;
 
@@ -16,6 +17,7 @@ const OPENED_MAX: usize = 64;
 
 const SEALED: &[u8] = br#"{"event":"encrypted","data":"#;
 const KEYED: &[u8] = br#"{"event":"encrypted","data":{"kid":"#;
+const HANDOVER: &str = r#"{"event":"roomkey","data":"#;
 
 /// How clients get what they get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +34,6 @@ pub enum Privacy {
 
 #[derive(Debug, Default)]
 pub(super) struct Seals {
-    rooms: HashMap<u64, Key>,
     opened: VecDeque<Opened>,
     /// The last text that was sealed for one client.
     text: String,
@@ -62,34 +63,27 @@ impl Seals {
     /// The text of a message; `None` if it handed over a room's key.
     pub(super) fn open<'a>(
         &'a mut self,
-        key: Option<&Key>,
+        keys: Option<&mut Keyring>,
         payload: &'a [u8],
     ) -> Result<Option<&'a [u8]>, DriverError> {
-        let Some(key) = key else { return Ok(Some(payload)) };
+        let Some(keys) = keys else { return Ok(Some(payload)) };
         if payload.starts_with(KEYED) {
-            return self.open_keyed(payload).map(Some);
+            return self.open_keyed(keys, payload).map(Some);
         }
-        let data = data(payload)?;
-        self.text = key.open(data).map_err(|_| unexpected(payload))?;
-        if self.text.starts_with(r#"{"event":"roomkey""#) {
-            let (kid, key) = room_key(&self.text).ok_or_else(|| unexpected(payload))?;
-            self.rooms.insert(kid, key);
-            return Ok(None);
+        self.text = keys.open(data(payload)?).map_err(|_| unexpected(payload))?.text;
+        let handover = self.text.strip_prefix(HANDOVER).and_then(|rest| rest.strip_suffix('}'));
+        if let Some(handover) = handover {
+            return keys.learn(handover).map(|()| None).map_err(|_| unexpected(payload));
         }
         Ok(Some(self.text.as_bytes()))
     }
 
-    fn open_keyed(&mut self, payload: &[u8]) -> Result<&[u8], DriverError> {
+    fn open_keyed(&mut self, keys: &Keyring, payload: &[u8]) -> Result<&[u8], DriverError> {
         let known = self.opened.iter().position(|opened| opened.payload == payload);
         let index = if let Some(index) = known {
             index
         } else {
-            let data = data(payload)?;
-            let kid = data["{\"kid\":".len()..].split(',').next();
-            let kid: Option<u64> = kid.and_then(|digits| digits.parse().ok());
-            let key = kid.and_then(|kid| self.rooms.get(&kid));
-            let text = key.and_then(|key| key.open(data).ok());
-            let text = text.ok_or_else(|| unexpected(payload))?;
+            let text = keys.open(data(payload)?).map_err(|_| unexpected(payload))?.text;
             if self.opened.len() == OPENED_MAX {
                 self.opened.pop_front();
             }
@@ -100,36 +94,10 @@ impl Seals {
     }
 }
 
-/// The session's key, from the server's half in `connected`.
-pub(super) fn session_key(offer: Offer, connected: &[u8]) -> Option<Key> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Half<'a> {
-        server_public_key: &'a str,
-        salt: &'a str,
-    }
-    #[derive(Deserialize)]
-    struct Connected<'a> {
-        #[serde(borrow)]
-        data: Half<'a>,
-    }
-    let Connected { data } = serde_json::from_slice(connected).ok()?;
-    offer.accept(data.server_public_key, data.salt).ok()
-}
-
-fn room_key(text: &str) -> Option<(u64, Key)> {
-    #[derive(Deserialize)]
-    struct Handover<'a> {
-        kid: u64,
-        key: &'a str,
-    }
-    #[derive(Deserialize)]
-    struct Message<'a> {
-        #[serde(borrow)]
-        data: Handover<'a>,
-    }
-    let Message { data } = serde_json::from_str(text).ok()?;
-    Some((data.kid, Key::from_base64(data.key)?))
+/// The keys that were agreed on, from what `connected` says.
+pub(super) fn agree(offer: Offer, connected: &[u8]) -> Option<Keyring> {
+    let connected = Variant::V1Json.read(connected).ok()?;
+    offer.connected(connected.data?).ok()?
 }
 
 /// The text of `data` of a sealed message.
@@ -145,7 +113,6 @@ fn unexpected(payload: &[u8]) -> DriverError {
 #[cfg(test)]
 mod tests {
     use signal_core::crypto::{Agreement, RoomKey};
-    use signal_core::v1::Variant;
 
     use super::*;
 
@@ -163,7 +130,7 @@ mod tests {
         let connected = format!(
             r#"{{"event":"connected","data":{{"serverPublicKey":"{server_public_key}","salt":"{salt}"}}}}"#
         );
-        let client = session_key(offer, connected.as_bytes()).unwrap();
+        let mut client = agree(offer, connected.as_bytes()).unwrap();
         let mut room = RoomKey::new("r", 7);
         let mut seals = Seals::default();
         let handover = format!(r#"{{"event":"roomkey","data":{}}}"#, room.handover());
@@ -171,17 +138,17 @@ mod tests {
             out.extend_from_slice(b"to the room");
             room.seal(out, 0, Variant::V1Json, |_| b"");
         });
-        assert!(seals.open(Some(&client), &keyed).is_err(), "the key was not handed over");
+        assert!(seals.open(Some(&mut client), &keyed).is_err(), "the key was not handed over");
         let handover = sealed(|out| {
             out.extend_from_slice(handover.as_bytes());
             key.seal(out, 0, Variant::V1Json, |_| b"");
         });
-        assert_eq!(seals.open(Some(&client), &handover).unwrap(), None);
+        assert_eq!(seals.open(Some(&mut client), &handover).unwrap(), None);
         for _ in 0..2 {
-            let text = seals.open(Some(&client), &keyed).unwrap();
+            let text = seals.open(Some(&mut client), &keyed).unwrap();
             assert_eq!(text, Some(&b"to the room"[..]));
         }
         assert_eq!(seals.open(None, b"in clear").unwrap(), Some(&b"in clear"[..]));
-        assert!(seals.open(Some(&client), b"in clear").is_err());
+        assert!(seals.open(Some(&mut client), b"in clear").is_err());
     }
 }

@@ -102,7 +102,7 @@ crypto.subtle.importKey("raw", bytes, "AES-GCM", false, ["encrypt", "decrypt"]);
 class Keys {
 #pair;
 #session;
-#rooms = new Map(); // kid → { room, key }, oldest first
+#rooms = new Map();
 static async generate() {
 const subtle = globalThis.crypto?.subtle;
 if (!subtle) throw new SignalError("encryption_unavailable", "WebCrypto needs https or localhost");
@@ -167,7 +167,7 @@ throw error;
 });
 }
 class Events {
-#listeners = new Map(); // event → Set of [listener]
+#listeners = new Map();
 get size() {
 return [...this.#listeners.values()].reduce((sum, { size }) => sum + size, 0);
 }
@@ -241,10 +241,10 @@ return iterator;
 }
 }
 const WANTED = "wanted";
-const DEGRADED = "degraded"; // Joined, but the bus has not confirmed it yet.
+const DEGRADED = "degraded";
 const JOINED = "joined";
 class Rooms {
-#rooms = new Map(); // name → { name, status }
+#rooms = new Map();
 #joins = new Set();
 get names() {
 return [...this.#rooms.keys()];
@@ -304,7 +304,7 @@ for (const join of this.#joins) if (test(join) && this.#joins.delete(join)) join
 }
 }
 class Requests {
-#waiting = new Map(); // id → request
+#waiting = new Map();
 #queue = [];
 #count = 0;
 get waiting() {
@@ -357,7 +357,7 @@ const FOLLOWED_MAX = 10_000;
 function follow(client, rooms, { load, reset, apply, events, signal, spreadMs = 1000 }, backoff) {
 const names = [rooms].flat();
 const stopping = new AbortController();
-let waiting = []; // null while messages are applied as they come
+let waiting = [];
 let isLoading = false;
 let isStale = false;
 let resolveReady, rejectReady;
@@ -383,7 +383,7 @@ waiting = [];
 const snapshot = await load({ signal: stopping.signal });
 if (isStale || stopping.signal.aborted) return;
 reset(snapshot);
-for (const message of waiting) apply(...message);
+for (const [event, data, meta] of waiting) apply(event, data, meta);
 waiting = null;
 resolveReady();
 };
@@ -477,8 +477,8 @@ export class Signal {
 #attempts = 0;
 #retry = { timer: 0, at: 0, notBefore: 0 };
 #lostAt = 0;
-#refused = null; // the token that an edge refused last, and how
-#facts = {}; // what `connected` said
+#refused = null;
+#facts = {};
 #journal = new Journal();
 #unlisten = [];
 constructor(options) {

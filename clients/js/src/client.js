@@ -34,21 +34,35 @@ const UNSENT_BYTES_MAX = 4 << 20;
 // Events of the client's own; a producer's event of such a name comes as `message:{name}`.
 const OWN = new Set(["*", "denied", "error", "frame", "recovered", "resync", "state"]);
 
+// What is annotated has the types of signal.d.ts, against which the compiler checks the code; the rest is
+// not typed. See e2e/types.test.mjs.
+/** @typedef {import("./signal.d.ts").Signal} Types */
+
+/** @implements {Types} */
 export class Signal {
+  /** @type {any} */
   #options;
   #events = new Events();
   #rooms = new Rooms();
   #requests = new Requests();
+  /** @type {Types["state"]} */
   #state = "connecting";
+  /** @type {any} */
   #link = null;
   #attempts = 0;
   #retry = { timer: 0, at: 0, notBefore: 0 };
   #lostAt = 0;
-  #refused = null; // the token that an edge refused last, and how
-  #facts = {}; // what `connected` said
+  // The token that an edge refused last, and how.
+  /** @type {any} */
+  #refused = null;
+  // What `connected` said.
+  /** @type {any} */
+  #facts = {};
   #journal = new Journal();
+  /** @type {(() => void)[]} */
   #unlisten = [];
 
+  /** @param {import("./signal.d.ts").Options} options */
   constructor(options) {
     const { protocol = "json", queue = 0, random = Math.random } = options;
     const { WebSocket = globalThis.WebSocket } = options;
@@ -79,14 +93,17 @@ export class Signal {
     return this.#events.on(event, listener, options);
   }
 
+  /** @type {Types["once"]} */
   once(event, { signal } = {}) {
     return this.#events.next(event, { signal, ended: this.#ended });
   }
 
+  /** @type {Types["events"]} */
   events(event, { signal } = {}) {
     return this.#events.iterate(event, { signal, ended: this.#ended });
   }
 
+  /** @type {Types["ready"]} */
   async ready({ signal } = {}) {
     if (this.#state === "online") return;
     const test = ({ state }) => state === "online";
@@ -99,12 +116,14 @@ export class Signal {
     return new SignalError("closed", `the client is closed: ${reason}`, { closeCode: code });
   };
 
+  /** @type {(error: any, code?: string) => void} */
   report(error, code = "failed") {
     this.#events.emit("error", { code: error.code ?? code, message: error.message, error });
   }
 
   // === Rooms ===
 
+  /** @type {Types["join"]} */
   join(rooms, { signal, acceptDegraded = false } = {}) {
     const error = this.#ended();
     if (error) return Promise.reject(error);
@@ -116,6 +135,7 @@ export class Signal {
     return abortable(signal, promise, giveUp);
   }
 
+  /** @type {Types["leave"]} */
   async leave(rooms) {
     const names = this.#rooms.forget([rooms].flat(), new SignalError("left", "the room was left"));
     const link = this.#link;
@@ -125,6 +145,7 @@ export class Signal {
     for (const name of names) if (!this.#rooms.has(name)) link.keys?.forget(name);
   }
 
+  /** @type {Types["follow"]} */
   follow(rooms, options) {
     return follow(this, rooms, options, (attempt) => this.#backoff(attempt));
   }
@@ -135,6 +156,7 @@ export class Signal {
     const asked = this.#rooms.select(names);
     const current = () => asked.filter((room) => this.#rooms.isCurrent(room));
     const data = { rooms: asked.map(({ name }) => name) };
+    /** @type {{ rooms: string[], denied: string[], degraded?: boolean }} */
     let answer = { rooms: data.rooms, denied: [] };
     try {
       if (link.isV1) answer = await this.#ask(link, "join", data);
@@ -168,6 +190,7 @@ export class Signal {
 
   // === Requests ===
 
+  /** @type {Types["request"]} */
   async request(event, data, { timeout = REQUEST_MS, signal } = {}) {
     signal?.throwIfAborted();
     if (this.#state === "online") return this.#ask(this.#link, event, data, { timeout, signal });
@@ -181,6 +204,7 @@ export class Signal {
     return answer;
   }
 
+  /** @type {(link: any, event: string, data?: any, options?: { timeout?: number, signal?: AbortSignal }) => Promise<any>} */
   #ask(link, event, data, { timeout = REQUEST_MS, signal } = {}) {
     const { request, answer } = this.#requests.create(event, data, { timeout, signal });
     this.#transmit(link, request);
@@ -200,6 +224,7 @@ export class Signal {
 
   // === The life of a connection ===
 
+  /** @type {Types["close"]} */
   close(reason = "closed by the application") {
     this.#end({ reason });
   }
@@ -333,6 +358,7 @@ export class Signal {
     this.#lose(link, { reason: error.message, error, isFinal });
   }
 
+  /** @type {(link: any, why: { code?: any, reason?: string, error?: any, isFinal?: boolean }) => void} */
   #lose(link, { code, reason, error, isFinal }) {
     if (this.#link !== link) return;
     this.#drop(link);
@@ -560,6 +586,7 @@ export class Signal {
     this.#events.emit("frame", this.#journal.frame(way, message, bytes));
   }
 
+  /** @type {Types["diagnostics"]} */
   diagnostics() {
     const { id, userId, server, expires, degraded = false } = this.#facts;
     const { roundTripMs, clockSkewMs } = this.#facts;
@@ -580,6 +607,7 @@ export class Signal {
   }
 }
 
+/** @type {(options: import("./signal.d.ts").Options) => Types} */
 export function connect(options) {
   return new Signal(options);
 }

@@ -29,12 +29,14 @@ function report(error) {
 }
 
 export class Events {
-  #listeners = new Map(); // event → Set of [listener]
+  // By event, a set of [listener].
+  #listeners = new Map();
 
   get size() {
     return [...this.#listeners.values()].reduce((sum, { size }) => sum + size, 0);
   }
 
+  /** @type {(event: string, listener: Function, options?: { signal?: AbortSignal }) => () => void} */
   on(event, listener, { signal } = {}) {
     if (signal?.aborted) return () => {};
     const entries = this.#listeners.get(event) ?? new Set();
@@ -60,6 +62,7 @@ export class Events {
   }
 
   // The first for which `test` holds; rejects with what `ended` returns once it returns something.
+  /** @type {(event: string, options: { signal?: AbortSignal, test?: (data: any) => boolean, ended: () => any }) => Promise<any>} */
   next(event, { signal, test = () => true, ended }) {
     const offs = [];
     const clean = () => offs.forEach((off) => off());
@@ -77,9 +80,12 @@ export class Events {
   }
 
   // Listens from now on, and is read with `for await`.
+  /** @type {(event: string, options: { signal?: any, ended: () => any }) => AsyncIterableIterator<any>} */
   iterate(event, { signal, ended }) {
+    /** @type {any[]} */
     const waiting = [];
     let error;
+    /** @type {(value?: any) => void} */
     let wake = () => {};
     const offs = [
       this.on(event, (data, meta) => {
@@ -105,6 +111,7 @@ export class Events {
         await abortable(signal, new Promise((resolve) => (wake = resolve))).catch(() => {});
       }
     };
+    /** @type {AsyncIterableIterator<any>} */
     const iterator = { next, return: finish, [Symbol.asyncIterator]: () => iterator };
     return iterator;
   }

@@ -5,10 +5,13 @@ import { abortable } from "./events.js";
 
 const FOLLOWED_MAX = 10_000;
 
+/** @type {(client: any, rooms: string | string[], options: import("./signal.d.ts").Follow<any> & { signal?: any }, backoff: (attempt: number) => number) => { ready: Promise<void>, stop: () => void }} */
 export function follow(client, rooms, { load, reset, apply, events, signal, spreadMs = 1000 }, backoff) {
   const names = [rooms].flat();
   const stopping = new AbortController();
-  let waiting = []; // null while messages are applied as they come
+  // Null while messages are applied as they come.
+  /** @type {any} */
+  let waiting = [];
   let isLoading = false;
   let isStale = false;
   let resolveReady, rejectReady;
@@ -37,7 +40,7 @@ export function follow(client, rooms, { load, reset, apply, events, signal, spre
     const snapshot = await load({ signal: stopping.signal });
     if (isStale || stopping.signal.aborted) return;
     reset(snapshot);
-    for (const message of waiting) apply(...message);
+    for (const [event, data, meta] of waiting) apply(event, data, meta);
     waiting = null;
     resolveReady();
   };

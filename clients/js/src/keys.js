@@ -20,11 +20,13 @@ const importKey = (bytes) =>
 export class Keys {
   #pair;
   #session;
-  #rooms = new Map(); // kid → { room, key }, oldest first
+  // By their numbers, { room, key }, oldest first.
+  #rooms = new Map();
 
   static async generate() {
     const subtle = globalThis.crypto?.subtle;
     if (!subtle) throw new SignalError("encryption_unavailable", "WebCrypto needs https or localhost");
+    /** @type {any} */
     const keys = new Keys();
     keys.#pair = await subtle.generateKey(CURVE, false, ["deriveBits"]);
     keys.publicKey = toBase64(await subtle.exportKey("raw", keys.#pair.publicKey));

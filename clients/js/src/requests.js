@@ -5,7 +5,8 @@ import { SignalError } from "./errors.js";
 import { abortable } from "./events.js";
 
 export class Requests {
-  #waiting = new Map(); // id → request
+  // By their ids.
+  #waiting = new Map();
   #queue = [];
   #count = 0;
 

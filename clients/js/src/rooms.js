@@ -2,11 +2,13 @@
 // sends nothing. As many rooms as the application joins; the edge has a limit of its own.
 
 export const WANTED = "wanted";
-export const DEGRADED = "degraded"; // Joined, but the bus has not confirmed it yet.
+// Joined, but the bus has not confirmed it yet.
+export const DEGRADED = "degraded";
 export const JOINED = "joined";
 
 export class Rooms {
-  #rooms = new Map(); // name → { name, status }
+  // By their names, { name, status }.
+  #rooms = new Map();
   #joins = new Set();
 
   get names() {

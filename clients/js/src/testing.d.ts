@@ -57,4 +57,6 @@ export class FakeServer {
   close(code: number, reason?: string): void;
   cut(): void;
   next(event: string): Promise<FakeMessage>;
+  /** Takes a message as it comes from a client; a server of your own that unwraps it first calls this. */
+  hear(connection: FakeConnection, message: FakeMessage): void;
 }

@@ -10,10 +10,16 @@
 
 const CODES = { 4003: "Authentication failed", 4101: "Server draining" };
 
+/** @typedef {import("./testing.d.ts").FakeServer} Types */
+
+/** @implements {Types} */
 export class FakeServer {
   // `login(credentials)` returns what goes into `connected`, or throws to reject.
+  /** @param {{ login?: (credentials: any, connection: any) => any, deny?: string[], heartbeat?: number, protocol?: "json" | "plain" }} [options] */
   constructor({ login = () => ({}), deny = [], heartbeat = 90_000, protocol = "json" } = {}) {
-    Object.assign(this, { login, heartbeat, protocol });
+    this.#login = login;
+    this.#heartbeat = heartbeat;
+    this.#protocol = protocol;
     this.deny = new Set(deny);
     this.connections = new Set();
     this.received = [];
@@ -27,11 +33,15 @@ export class FakeServer {
     const server = this;
     this.WebSocket = class extends FakeSocket {
       constructor(url, protocols) {
-        super(server, url, protocols);
+        super(server, url, protocol === "plain" ? "" : (protocols[0] ?? ""));
       }
     };
   }
 
+  /** @type {(credentials: any, connection: any) => any} */
+  #login;
+  #heartbeat;
+  #protocol;
   #handlers;
   #ids = 0;
   #waiting = new Set();
@@ -43,17 +53,19 @@ export class FakeServer {
   }
 
   // Publishes to `{ room }`, `{ user }`, `{ client }` or `{ all: true }`.
+  /** @type {Types["deliver"]} */
   deliver({ room, user, client, event, data, id }) {
     for (const connection of this.connections) {
       if (!connection.clientId) continue;
       if (room !== undefined && !connection.rooms.has(room)) continue;
       if (user !== undefined && connection.userId !== user) continue;
       if (client !== undefined && connection.clientId !== client) continue;
+      /** @type {object} */
       let to = { all: true };
       if (room !== undefined) to = { room };
       else if (user !== undefined) to = { user: true };
       else if (client !== undefined) to = { client: true };
-      connection.say(this.protocol === "plain" ? { event, data } : { event, data, to, id });
+      connection.say(this.#protocol === "plain" ? { event, data } : { event, data, to, id });
     }
   }
 
@@ -87,6 +99,7 @@ export class FakeServer {
     return new Promise((resolve) => this.#waiting.add({ event, resolve }));
   }
 
+  // Takes a message as it comes from a client; a server that unwraps it first calls this.
   hear(connection, message) {
     this.received.push(message);
     for (const waiter of this.#waiting) {
@@ -96,7 +109,8 @@ export class FakeServer {
   }
 
   async #react(connection, { event, data, id }) {
-    const isPlain = this.protocol === "plain";
+    const isPlain = this.#protocol === "plain";
+    /** @param {any} [data] */
     const answer = (data = null) => {
       if (!isPlain && id !== undefined) connection.say({ event: "ack", data, id });
     };
@@ -115,7 +129,7 @@ export class FakeServer {
       return answer({ rooms: data.rooms.filter((room) => connection.rooms.delete(room)) });
     }
     try {
-      if (event === "refresh") return answer(await this.login(data, connection));
+      if (event === "refresh") return answer(await this.#login(data, connection));
       const handler = this.#handlers.get(event);
       if (!handler) return fail("unsupported", "Nothing handles this event");
       answer(await handler(data, connection));
@@ -126,13 +140,13 @@ export class FakeServer {
 
   async #authenticate(connection, data, fail) {
     try {
-      const granted = await this.login(data, connection);
+      const granted = await this.#login(data, connection);
       connection.clientId = `client-${(this.#ids += 1)}`;
       connection.userId = granted?.userId ?? data?.userId;
       const { clientId: id, userId } = connection;
-      const v1 = { server: { instance: "fake", version: "0" }, heartbeat: this.heartbeat };
+      const v1 = { server: { instance: "fake", version: "0" }, heartbeat: this.#heartbeat };
       const limits = { message: 131_072, rooms: 128 };
-      const more = this.protocol === "plain" ? {} : { ...v1, limits };
+      const more = this.#protocol === "plain" ? {} : { ...v1, limits };
       const time = new Date().toISOString();
       connection.say({ event: "connected", data: { id, userId, time, ...more, ...granted } });
     } catch (error) {
@@ -144,11 +158,18 @@ export class FakeServer {
 
 // As much of a WebSocket as the client uses.
 class FakeSocket {
-  constructor(server, url, protocols) {
+  /** @type {((event: object) => void) | null | undefined} */
+  onopen;
+  /** @type {((event: object) => void) | null | undefined} */
+  onmessage;
+  /** @type {((event: object) => void) | null | undefined} */
+  onclose;
+
+  constructor(server, url, protocol) {
     this.url = url;
     this.readyState = 0;
     this.bufferedAmount = 0;
-    this.protocol = server.protocol === "plain" ? "" : (protocols[0] ?? "");
+    this.protocol = protocol;
     this.rooms = new Set();
     this.server = server;
     server.dials += 1;

@@ -20,6 +20,8 @@ test("the module is current, small, and imports nothing", () => {
   const bytes = gzipSync(text, { level: 9 }).length;
   assert.ok(bytes < GZIPPED_BYTES_MAX, `${bytes} bytes gzipped`);
   assert.doesNotMatch(text, /\bimport\b|\brequire\b/);
+  // But for the first line.
+  assert.doesNotMatch(text, /[^:]\/\/ |\/\*/);
 });
 
 test("the package depends on nothing", () => {

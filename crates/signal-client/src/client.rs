@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::config::Config;
 use crate::driver::Driver;
 use crate::event::Event;
+use crate::queue::Request;
 
 /// Events that wait to be read. When so many do, the connection is not read any further, and the edge
 /// closes it in the end as a slow consumer.
@@ -37,7 +38,7 @@ pub struct Events {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
-    /// There is no connection: nothing was sent.
+    /// There is no connection, and no place in the queue: nothing was sent.
     #[error("the client is not online")]
     Offline,
     /// Too many requests wait for their answers: nothing was sent.
@@ -77,7 +78,7 @@ pub(crate) type Answer = oneshot::Sender<Result<Box<RawValue>, RequestError>>;
 pub(crate) enum Command {
     Join { rooms: Vec<String>, answer: oneshot::Sender<Result<(), RequestError>> },
     Leave { rooms: Vec<String> },
-    Request { event: String, data: Option<Box<RawValue>>, answer: Answer },
+    Request(Request),
     Close,
 }
 
@@ -113,7 +114,8 @@ impl Client {
         self.send(Command::Leave { rooms }).await
     }
 
-    /// Sends, and ends with what the edge's handler answers.
+    /// Sends, and ends with what the edge's handler answers. Without a connection it fails, or waits for
+    /// one if [`Config::queue`] lets it.
     pub async fn request<T: Serialize + ?Sized>(
         &self,
         event: &str,
@@ -124,7 +126,7 @@ impl Client {
         let (answer, answered) = oneshot::channel();
         let event = event.to_owned();
         let request = async {
-            self.send(Command::Request { event, data: Some(data), answer }).await?;
+            self.send(Command::Request(Request { event, data, answer })).await?;
             answered.await.unwrap_or(Err(RequestError::Closed))
         };
         tokio::time::timeout(REQUEST_TIMEOUT, request).await.unwrap_or(Err(RequestError::Timeout))

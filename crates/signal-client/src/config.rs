@@ -3,14 +3,18 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::Uri;
 use serde_json::{Value, json};
+use signal_core::v1::Variant;
+use tokio_rustls::rustls::RootCertStore;
 
 use crate::retry::Reconnect;
+use crate::tls;
 
 /// Why there are no credentials.
 pub type LoginError = Box<dyn StdError + Send + Sync>;
@@ -38,7 +42,12 @@ pub struct Config {
     pub(crate) login: Login,
     pub(crate) rooms: Vec<String>,
     pub(crate) reconnect: Option<Reconnect>,
+    pub(crate) variant: Variant,
+    /// Requests that may wait for a connection.
+    pub(crate) queue: usize,
     pub(crate) is_encrypted: bool,
+    /// `None` is the system's.
+    pub(crate) authorities: Option<Arc<RootCertStore>>,
 }
 
 /// Why a client cannot be set up.
@@ -46,20 +55,38 @@ pub struct Config {
 #[non_exhaustive]
 pub enum ConfigError {
     /// Not an address of an edge.
-    #[error("\"{0}\" is no address like ws://host:port/path (wss is not in this version)")]
+    #[error("\"{0}\" is no address like ws://host:port/path or wss://host:port/path")]
     Url(String),
+    /// A file with authorities that is none.
+    #[error("no authorities can be read from {}: {problem}", path.display())]
+    Authorities {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
 }
 
 // === impl Config ===
 
 impl Config {
-    /// A client of the edge at this address, like `ws://host:port/path`, without credentials.
+    /// A client of the edge at this address, like `ws://host:port/path` or `wss://host/path`, without
+    /// credentials.
     pub fn new(url: &str) -> Result<Self, ConfigError> {
         let parsed = url.parse::<Uri>().ok();
-        let parsed = parsed.filter(|uri| uri.scheme_str() == Some("ws") && uri.host().is_some());
+        let parsed = parsed
+            .filter(|uri| matches!(uri.scheme_str(), Some("ws" | "wss")) && uri.host().is_some());
         let url = parsed.ok_or_else(|| ConfigError::Url(url.to_owned()))?;
-        let reconnect = Some(Reconnect::default());
-        Ok(Self { url, login: fixed(json!({})), rooms: Vec::new(), reconnect, is_encrypted: false })
+        Ok(Self {
+            url,
+            login: fixed(json!({})),
+            rooms: Vec::new(),
+            reconnect: Some(Reconnect::default()),
+            variant: Variant::V1Json,
+            queue: 0,
+            is_encrypted: false,
+            authorities: None,
+        })
     }
 
     /// Logs in with this, every time.
@@ -100,6 +127,30 @@ impl Config {
     #[must_use]
     pub fn encrypted(mut self) -> Self {
         self.is_encrypted = true;
+        self
+    }
+
+    /// Trusts the authorities of this file, in PEM, for `wss:`; without it those of the system.
+    pub fn authorities(mut self, path: impl AsRef<Path>) -> Result<Self, ConfigError> {
+        let path = path.as_ref();
+        let authorities = tls::of_file(path)
+            .map_err(|problem| ConfigError::Authorities { path: path.to_owned(), problem })?;
+        self.authorities = Some(Arc::new(authorities));
+        Ok(self)
+    }
+
+    /// Speaks `signal.v1.msgpack`; without it `signal.v1.json`.
+    #[must_use]
+    pub fn msgpack(mut self) -> Self {
+        self.variant = Variant::V1MsgPack;
+        self
+    }
+
+    /// Lets so many requests wait while there is no connection, within their time. They are sent once
+    /// there is one; beyond, and without this, they fail as [`Offline`](crate::RequestError::Offline).
+    #[must_use]
+    pub fn queue(mut self, requests_max: usize) -> Self {
+        self.queue = requests_max;
         self
     }
 

@@ -1,7 +1,7 @@
 //! The task that owns a client: it dials, lets a session run, and decides what comes next.
 //!
-//! Requests that come while there is no session are answered here: joins are remembered, anything else
-//! fails. It ends when the application closes it or does not listen any more, when the edge says so,
+//! Requests that come while there is no session are taken here: joins are remembered, anything else waits
+//! or fails. It ends when the application closes it or does not listen any more, when the edge says so,
 //! or, of a client that does not come back, with the first session.
 
 use std::future::Future;
@@ -14,9 +14,11 @@ use uuid::Uuid;
 use crate::client::{Command, RequestError};
 use crate::config::{Config, LoginReason};
 use crate::event::{Event, Loss};
+use crate::queue::Queue;
 use crate::retry::{Attempts, Next};
 use crate::rooms::Rooms;
 use crate::session;
+use crate::tls::Tls;
 
 /// See the module.
 pub(crate) struct Driver {
@@ -24,11 +26,14 @@ pub(crate) struct Driver {
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) rooms: Rooms,
+    pub(crate) queue: Queue,
     /// What credentials are needed for at the next login.
     pub(crate) reason: LoginReason,
     /// Those that were offered last.
     pub(crate) offered: Option<Value>,
     pub(crate) was_online: bool,
+    /// Made at the first dial and kept, so that handshakes can resume.
+    tls: Option<Tls>,
     attempts: Attempts,
 }
 
@@ -43,6 +48,7 @@ impl Driver {
         let mut rooms = Rooms::default();
         rooms.want(&config.rooms);
         Self {
+            queue: Queue::new(config.queue),
             config,
             commands,
             events,
@@ -50,6 +56,7 @@ impl Driver {
             reason: LoginReason::Login,
             offered: None,
             was_online: false,
+            tls: None,
             attempts: Attempts::default(),
         }
     }
@@ -81,6 +88,15 @@ impl Driver {
         let _ = self.events.send(Event::Closed(loss)).await;
     }
 
+    /// What the handshake needs, if the address wants one.
+    pub(crate) fn tls(&mut self) -> Result<Option<Tls>, Loss> {
+        if self.config.url.scheme_str() == Some("wss") && self.tls.is_none() {
+            let authorities = self.config.authorities.clone();
+            self.tls = Some(Tls::new(authorities).map_err(Loss::Failed)?);
+        }
+        Ok(self.tls.clone())
+    }
+
     /// Tells the application; fails if it does not listen any more.
     pub(crate) async fn emit(&self, event: Event) -> Result<(), Loss> {
         self.events.send(event).await.map_err(|_| Loss::Application)
@@ -104,10 +120,7 @@ impl Driver {
                     self.rooms.wait(rooms, answer);
                 }
                 Command::Leave { rooms } => self.rooms.forget(&rooms, &RequestError::Left),
-                Command::Request { answer, .. } => {
-                    // Who asked may have given up.
-                    let _ = answer.send(Err(RequestError::Offline));
-                }
+                Command::Request(request) => self.queue.push(request),
                 Command::Close => return Err(Loss::Application),
             }
         }

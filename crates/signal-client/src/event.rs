@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use signal_core::close::CloseCode;
+use signal_core::v1::Address;
 
 /// Something that happened.
 #[derive(Debug)]
@@ -56,18 +56,19 @@ pub struct Message {
 }
 
 /// By what a message came.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum To {
     /// A room.
     Room(String),
     /// The client's user.
-    User(bool),
+    User,
     /// The client itself.
-    Client(bool),
+    Client,
     /// Everyone.
-    All(bool),
+    All,
+    /// A way that is newer than this client.
+    Other,
 }
 
 /// How a connection ended.
@@ -96,6 +97,20 @@ impl Message {
     /// Reads the data as a type of your own; absent data reads as `null`.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         serde_json::from_str(self.data.as_deref().map_or("null", RawValue::get))
+    }
+}
+
+// === impl To ===
+
+impl From<Address<'_>> for To {
+    fn from(address: Address<'_>) -> Self {
+        match address {
+            Address::Room(room) => Self::Room(room.into_owned()),
+            Address::User => Self::User,
+            Address::Client => Self::Client,
+            Address::All => Self::All,
+            _ => Self::Other,
+        }
     }
 }
 

@@ -1,50 +1,18 @@
-//! The keys of a connection that is encrypted, and what they open.
+//! The keys of a connection that is encrypted, and what may come without them.
 //!
-//! It owns the session's key, from the offer on, and the room keys that the edge hands over, the last one
-//! of each room; all of them end with the connection. What does not open ends the connection, since
-//! whoever comes back is told to load anew.
+//! It owns the offer until it is answered, and then the [`Keyring`] that opens what comes; both end with
+//! the connection. What does not open, or comes in clear though keys were agreed on, ends the connection,
+//! since whoever comes back is told to load anew.
 
-use std::borrow::Cow;
-use std::collections::HashMap;
-
-use serde::Deserialize;
 use serde_json::Value;
-use serde_json::value::RawValue;
-use signal_core::crypto::{Key, Offer};
+use signal_core::crypto::{Keyring, Offer};
+use signal_core::v1::Incoming;
 
 /// The keys; see the module.
 #[derive(Default)]
 pub(crate) struct Keys {
     offer: Option<Offer>,
-    session: Option<Key>,
-    /// By room: the number of its key, and the key.
-    rooms: HashMap<String, (u64, Key)>,
-}
-
-#[derive(Deserialize)]
-struct Outer<'a> {
-    event: &'a str,
-    #[serde(borrow)]
-    data: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct Sealed {
-    kid: Option<u64>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ServerHalf {
-    server_public_key: Option<String>,
-    salt: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct RoomKey {
-    room: String,
-    kid: u64,
-    key: String,
+    ring: Option<Keyring>,
 }
 
 // === impl Keys ===
@@ -61,40 +29,34 @@ impl Keys {
 
     /// Takes what `connected` says: the edge's half, or nothing if it does not encrypt.
     pub(crate) fn accept(&mut self, connected: &str) -> Result<(), String> {
-        let Some(offer) = self.offer.take() else { return Ok(()) };
-        let half: ServerHalf =
-            serde_json::from_str(connected).map_err(|error| error.to_string())?;
-        if let (Some(public_key), Some(salt)) = (half.server_public_key, half.salt) {
-            let key = offer.accept(&public_key, &salt).map_err(|error| error.to_string())?;
-            self.session = Some(key);
+        if let Some(offer) = self.offer.take() {
+            self.ring = offer.connected(connected).map_err(|error| error.to_string())?;
         }
         Ok(())
     }
 
-    /// Takes a room's key, in place of the one before.
-    pub(crate) fn keep(&mut self, data: &str) -> Result<(), String> {
-        let RoomKey { room, kid, key } =
-            serde_json::from_str(data).map_err(|error| error.to_string())?;
-        let key = Key::from_base64(&key).ok_or("a room key is no key")?;
-        self.rooms.insert(room, (kid, key));
-        Ok(())
+    /// What is sealed in a message, as JSON text; `None` if nothing is, nor has to be.
+    pub(crate) fn open(&self, message: &Incoming<'_>) -> Result<Option<String>, String> {
+        let Some(ring) = &self.ring else { return Ok(None) };
+        match message {
+            Incoming { event, data: Some(data), to: None, .. } if event == "encrypted" => {
+                let opened = ring.open(data).map_err(|error| error.to_string())?;
+                Ok(Some(opened.text))
+            }
+            _ => Err("a message came in clear, though keys were agreed on".to_owned()),
+        }
     }
 
-    /// The message in a frame's text: itself, or what is sealed in it.
-    pub(crate) fn open<'a>(&self, text: &'a str) -> Result<Cow<'a, str>, String> {
-        let Some(session) = &self.session else { return Ok(text.into()) };
-        let outer: Result<Outer<'_>, _> = serde_json::from_str(text);
-        let Ok(Outer { event: "encrypted", data: Some(data) }) = outer else {
-            return Ok(text.into());
-        };
-        let Sealed { kid } = serde_json::from_str(data.get()).map_err(|error| error.to_string())?;
-        let key = match kid {
-            None => session,
-            Some(kid) => {
-                let found = self.rooms.values().find(|(known, _)| *known == kid);
-                &found.ok_or("a message is sealed under a key that was not handed over")?.1
-            }
-        };
-        key.open(data.get()).map(Cow::Owned).map_err(|error| error.to_string())
+    /// Takes a room's key, in place of the one before.
+    pub(crate) fn keep(&mut self, data: &str) -> Result<(), String> {
+        let Some(ring) = &mut self.ring else { return Ok(()) };
+        ring.learn(data).map_err(|error| error.to_string())
+    }
+
+    /// Forgets the keys of a room that was left.
+    pub(crate) fn forget(&mut self, room: &str) {
+        if let Some(ring) = &mut self.ring {
+            ring.forget(room);
+        }
     }
 }

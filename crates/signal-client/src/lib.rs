@@ -1,4 +1,4 @@
-//! A client of Signal: `signal.v1.json` over `ws:`.
+//! A client of Signal: `signal.v1.json` or `signal.v1.msgpack`, over `ws:` or `wss:`.
 //!
 //! It logs in, joins rooms and joins them again, comes back with full jitter as the table of close codes
 //! allows, renews credentials in place, finds dead links, and says [`Event::Resync`] whenever a message
@@ -8,7 +8,11 @@
 //! - [`Client`] and [`Events`]: what an application holds; made by [`connect`].
 //! - [`Event`]: what it hears.
 //! - `driver`: the one task that owns the connection; `session`: one connection's life; `socket`: its
-//!   bytes; `keys`: what opens them; `rooms` and `retry`: what is wanted and when to dial, pure.
+//!   bytes; `tls`: whom it believes; `keys`: what may come sealed or in clear; `rooms`,
+//!   `queue` and `retry`: what is wanted, what waits and when to dial, pure.
+//!
+//! What is written and read on the wire, and what opens it, is in `signal-core`, where the programs find
+//! it that are no such client: tests that send what no client should, and the load driver.
 //!
 //! ```no_run
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -31,10 +35,12 @@ mod config;
 mod driver;
 mod event;
 mod keys;
+mod queue;
 mod retry;
 mod rooms;
 mod session;
 mod socket;
+mod tls;
 
 pub use client::{Client, Events, RequestError, connect};
 pub use config::{Config, ConfigError, LoginError, LoginReason};

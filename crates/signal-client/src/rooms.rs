@@ -44,6 +44,10 @@ impl Rooms {
         self.settle();
     }
 
+    pub(crate) fn is_wanted(&self, room: &str) -> bool {
+        self.wanted.contains_key(room)
+    }
+
     pub(crate) fn names(&self) -> Vec<String> {
         self.wanted.keys().cloned().collect()
     }

@@ -10,13 +10,15 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
+use signal_core::v1::{Incoming, Variant};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::client::{Answer, Command, RequestError};
 use crate::config::{LoginError, LoginFuture, LoginReason};
 use crate::driver::Driver;
-use crate::event::{Event, Loss, Message, To};
+use crate::event::{Event, Loss, Message};
 use crate::keys::Keys;
+use crate::queue::Request;
 use crate::retry::Ended;
 use crate::rooms::Status;
 use crate::socket::{Input, Socket};
@@ -33,17 +35,6 @@ const ANSWER_MAX: Duration = Duration::from_secs(8);
 /// Requests that wait for an answer.
 const PENDING_MAX: usize = 1024;
 
-/// A message of the edge.
-#[derive(Deserialize)]
-struct Incoming<'a> {
-    event: String,
-    #[serde(borrow)]
-    data: Option<&'a RawValue>,
-    to: Option<To>,
-    #[serde(borrow)]
-    id: Option<&'a RawValue>,
-}
-
 /// What is done with an answer.
 enum Pending {
     Request(Answer),
@@ -52,6 +43,8 @@ enum Pending {
         rooms: Vec<String>,
         is_first: bool,
     },
+    /// What is left needs no key any more.
+    Leave(Vec<String>),
     Refresh,
     /// Nobody waits.
     Silent,
@@ -159,8 +152,9 @@ async fn dial(driver: &mut Driver) -> Result<(Socket, Keys), Ended> {
         let loss = Loss::Failed("the credentials were refused, and there are no others".to_owned());
         return Err(Ended { is_final: true, ..Ended::with(loss) });
     }
-    let url = driver.config.url.clone();
-    let dialling = Box::pin(timeout(LOGIN_TIMEOUT, Socket::dial(&url)));
+    let (url, variant) = (driver.config.url.clone(), driver.config.variant);
+    let tls = driver.tls().map_err(|loss| Ended { is_final: true, ..Ended::with(loss) })?;
+    let dialling = Box::pin(timeout(LOGIN_TIMEOUT, Socket::dial(&url, variant, tls.as_ref())));
     let dialled = driver.meanwhile(dialling).await;
     let mut socket = match dialled.map_err(Ended::with)? {
         Ok(dialled) => dialled.map_err(Ended::with)?,
@@ -171,9 +165,9 @@ async fn dial(driver: &mut Driver) -> Result<(Socket, Keys), Ended> {
     if driver.config.is_encrypted {
         keys.offer(&mut data);
     }
-    let message = json!({ "event": "authenticate", "data": data }).to_string();
     driver.offered = Some(credentials);
-    socket.send(message).await.map_err(Ended::with)?;
+    let data = data.to_string();
+    socket.send(variant.request("authenticate", Some(&data), None)).await.map_err(Ended::with)?;
     Ok((socket, keys))
 }
 
@@ -183,7 +177,7 @@ impl Session<'_> {
     async fn serve(&mut self) -> Loss {
         loop {
             let outcome = match self.next_step().await {
-                Step::Input(Input::Text(text)) => self.on_text(&text).await,
+                Step::Input(Input::Message(payload)) => self.on_payload(&payload).await,
                 Step::Input(Input::Control(opcode, payload)) => {
                     self.socket.answer(opcode, payload).await
                 }
@@ -247,21 +241,13 @@ impl Session<'_> {
                 if self.connected.is_none() {
                     return Ok(());
                 }
-                self.ask("leave", Some(&json!({ "rooms": rooms }).to_string()), Pending::Silent)
-                    .await
+                let data = json!({ "rooms": rooms }).to_string();
+                self.ask("leave", Some(&data), Pending::Leave(rooms)).await
             }
-            Command::Request { event, data, answer } => {
-                if self.online_since.is_none() {
-                    // Who asked may have given up.
-                    let _ = answer.send(Err(RequestError::Offline));
-                    return Ok(());
-                }
-                if self.pending.len() >= PENDING_MAX {
-                    let _ = answer.send(Err(RequestError::Busy));
-                    return Ok(());
-                }
-                let data = data.as_deref().map(RawValue::get);
-                self.ask(&event, data, Pending::Request(answer)).await
+            Command::Request(request) if self.online_since.is_some() => self.request(request).await,
+            Command::Request(request) => {
+                self.driver.queue.push(request);
+                Ok(())
             }
             Command::Close => Err(Loss::Application),
         }
@@ -285,21 +271,31 @@ impl Session<'_> {
         }
     }
 
-    async fn on_text(&mut self, text: &str) -> Result<(), Loss> {
+    async fn on_payload(&mut self, payload: &[u8]) -> Result<(), Loss> {
         self.heard = Instant::now();
         self.asked = None;
-        let opened = self.keys.open(text).map_err(Loss::Failed)?;
-        let Incoming { event, data, to, id } = read(&opened)?;
+        let message = read_message(self.driver.config.variant, payload)?;
+        match self.keys.open(&message).map_err(Loss::Failed)? {
+            None => self.on_message(message).await,
+            // What was sealed is JSON text on either protocol.
+            Some(text) => self.on_message(read_message(Variant::V1Json, text.as_bytes())?).await,
+        }
+    }
+
+    async fn on_message(&mut self, message: Incoming<'_>) -> Result<(), Loss> {
+        let Incoming { event, data, to, id } = message;
         // What is delivered says to whom it is, so that no producer can speak for the edge.
         if let Some(to) = to {
-            let (data, id) = (data.map(ToOwned::to_owned), id.map(ToOwned::to_owned));
-            return self.driver.emit(Event::Message(Message { event, data, to, id })).await;
+            let data = data.map(raw).transpose()?;
+            let id = id.as_deref().map(raw).transpose()?;
+            let message = Message { event: event.into_owned(), data, to: to.into(), id };
+            return self.driver.emit(Event::Message(message)).await;
         }
-        let data = data.map_or("null", RawValue::get);
-        match event.as_str() {
+        let (data, id) = (data.unwrap_or("null"), id.as_deref());
+        match &*event {
             "connected" => {
                 self.keys.accept(data).map_err(Loss::Failed)?;
-                self.connected = Some(read::<&RawValue>(data)?.to_owned());
+                self.connected = Some(raw(data)?);
                 let rooms = self.driver.rooms.names();
                 if rooms.is_empty() { self.go_online().await } else { self.join(rooms, true).await }
             }
@@ -338,7 +334,7 @@ impl Session<'_> {
         match pending {
             Pending::Request(answer) => {
                 // Who asked may have given up.
-                let _ = answer.send(Ok(read::<&RawValue>(data)?.to_owned()));
+                let _ = answer.send(Ok(raw(data)?));
                 Ok(())
             }
             Pending::Join { is_first, .. } => {
@@ -356,6 +352,12 @@ impl Session<'_> {
                 rooms if rooms.is_empty() => Ok(()),
                 rooms => self.join(rooms, false).await,
             },
+            Pending::Leave(rooms) => {
+                for room in rooms.iter().filter(|room| !self.driver.rooms.is_wanted(room)) {
+                    self.keys.forget(room);
+                }
+                Ok(())
+            }
             Pending::Silent => Ok(()),
         }
     }
@@ -374,7 +376,7 @@ impl Session<'_> {
                 self.driver.rooms.forget(&rooms, &RequestError::Refused { code, message });
                 self.driver.emit(Event::Denied(rooms)).await
             }
-            Pending::Refresh | Pending::Silent => self.report(refusal).await,
+            Pending::Leave(_) | Pending::Refresh | Pending::Silent => self.report(refusal).await,
         }
     }
 
@@ -392,7 +394,19 @@ impl Session<'_> {
             let reason = "recovered".to_owned();
             self.driver.emit(Event::Resync { rooms: None, reason }).await?;
         }
+        while let Some(request) = self.driver.queue.pop() {
+            self.request(request).await?;
+        }
         Ok(())
+    }
+
+    async fn request(&mut self, request: Request) -> Result<(), Loss> {
+        if self.pending.len() >= PENDING_MAX {
+            request.refuse(RequestError::Busy);
+            return Ok(());
+        }
+        let Request { event, data, answer } = request;
+        self.ask(&event, Some(data.get()), Pending::Request(answer)).await
     }
 
     async fn join(&mut self, rooms: Vec<String>, is_first: bool) -> Result<(), Loss> {
@@ -404,14 +418,22 @@ impl Session<'_> {
     async fn ask(&mut self, event: &str, data: Option<&str>, pending: Pending) -> Result<(), Loss> {
         self.requests += 1;
         self.pending.insert(self.requests, pending);
-        let data = data.map_or_else(String::new, |data| format!(",\"data\":{data}"));
-        let event = signal_core::message::json_string(event);
-        self.socket.send(format!("{{\"event\":{event}{data},\"id\":{}}}", self.requests)).await
+        let variant = self.driver.config.variant;
+        self.socket.send(variant.request(event, data, Some(self.requests))).await
     }
 
-    fn take(&mut self, id: Option<&RawValue>) -> Option<Pending> {
-        self.pending.remove(&id?.get().parse().ok()?)
+    fn take(&mut self, id: Option<&str>) -> Option<Pending> {
+        self.pending.remove(&id?.parse().ok()?)
     }
+}
+
+fn read_message(variant: Variant, payload: &[u8]) -> Result<Incoming<'_>, Loss> {
+    let unread = |error| Loss::Failed(format!("a frame could not be read: {error}"));
+    variant.read(payload).map_err(unread)
+}
+
+fn raw(text: &str) -> Result<Box<RawValue>, Loss> {
+    read::<&RawValue>(text).map(ToOwned::to_owned)
 }
 
 fn read<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Loss> {

@@ -1,4 +1,4 @@
-//! One WebSocket: texts in, texts out.
+//! One WebSocket: messages in, messages out.
 //!
 //! Reading is a task of its own, because a frame that is read half must be read on. It ends with the
 //! socket. What was read waits in a queue of [`INPUTS_MAX`]; when that is full the peer waits.
@@ -18,12 +18,13 @@ use hyper::upgrade::Upgraded;
 use hyper::{Request, Uri};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use signal_core::v1::Variant;
-use tokio::io::{ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::event::Loss;
+use crate::tls::Tls;
 
 /// Frames that were read and wait.
 const INPUTS_MAX: usize = 64;
@@ -34,14 +35,16 @@ const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// A peer that takes no byte for this long is gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Where an address names no port: of `ws:` and of `wss:`.
 const PORT: u16 = 80;
+const PORT_TLS: u16 = 443;
 
 type Stream = TokioIo<Upgraded>;
 
 /// What comes from the peer.
 #[derive(Debug)]
 pub(crate) enum Input {
-    Text(String),
+    Message(Vec<u8>),
     /// The protocol wants this to be answered.
     Control(OpCode, Vec<u8>),
     Ended(Loss),
@@ -51,19 +54,37 @@ pub(crate) enum Input {
 pub(crate) struct Socket {
     inputs: mpsc::Receiver<Input>,
     writer: WebSocketWrite<WriteHalf<Stream>>,
+    /// Of the frames that carry messages.
+    opcode: OpCode,
     reader: JoinHandle<()>,
 }
 
 // === impl Socket ===
 
 impl Socket {
-    /// Connects, as `signal.v1.json`.
-    pub(crate) async fn dial(url: &Uri) -> Result<Self, Loss> {
-        let authority = url.authority().expect("the configuration has checked the address");
-        let stream = TcpStream::connect(host_and_port(authority))
+    /// Connects, to speak this variant of `signal.v1`; by TLS if there is one to shake hands with.
+    pub(crate) async fn dial(url: &Uri, variant: Variant, tls: Option<&Tls>) -> Result<Self, Loss> {
+        let port = if tls.is_some() { PORT_TLS } else { PORT };
+        let (host, port) = host_and_port(authority(url), port);
+        let stream = TcpStream::connect((host, port))
             .await
             .map_err(|error| Loss::Failed(format!("no edge at {url}: {error}")))?;
-        let subprotocol = Variant::V1Json.subprotocol().expect("it has a name");
+        let Some(tls) = tls else { return Box::pin(Self::upgrade(url, variant, stream)).await };
+        let stream = tls
+            .handshake(host, stream)
+            .await
+            .map_err(|problem| Loss::Failed(format!("no TLS with {url}: {problem}")))?;
+        Box::pin(Self::upgrade(url, variant, stream)).await
+    }
+
+    /// Asks for the WebSocket.
+    async fn upgrade(
+        url: &Uri,
+        variant: Variant,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    ) -> Result<Self, Loss> {
+        let authority = authority(url);
+        let subprotocol = variant.subprotocol().expect("signal.v1 has names");
         let request = Request::builder()
             .uri(url.path_and_query().map_or("/", PathAndQuery::as_str))
             .header(HOST, authority.as_str())
@@ -86,7 +107,9 @@ impl Socket {
         let (mut reader, writer) = socket.split(tokio::io::split);
         reader.set_max_message_size(MESSAGE_BYTES_MAX);
         let (sender, inputs) = mpsc::channel(INPUTS_MAX);
-        Ok(Self { inputs, writer, reader: tokio::spawn(read(reader, sender)) })
+        let opcode = if variant.is_binary() { OpCode::Binary } else { OpCode::Text };
+        let reader = tokio::spawn(read(reader, opcode, sender));
+        Ok(Self { inputs, writer, opcode, reader })
     }
 
     /// What comes next; for ever `Ended` after the end.
@@ -99,8 +122,8 @@ impl Socket {
         self.inputs.recv().await.unwrap_or_else(end)
     }
 
-    pub(crate) async fn send(&mut self, text: String) -> Result<(), Loss> {
-        self.write(Frame::text(Payload::Owned(text.into_bytes()))).await
+    pub(crate) async fn send(&mut self, message: Vec<u8>) -> Result<(), Loss> {
+        self.write(Frame::new(true, self.opcode, None, Payload::Owned(message))).await
     }
 
     /// Answers as the protocol wants.
@@ -115,7 +138,12 @@ impl Socket {
     }
 
     async fn write(&mut self, frame: Frame<'_>) -> Result<(), Loss> {
-        match tokio::time::timeout(WRITE_TIMEOUT, self.writer.write_frame(frame)).await {
+        let write = async {
+            self.writer.write_frame(frame).await?;
+            // Under TLS the socket may not have taken all of it yet.
+            self.writer.flush().await
+        };
+        match tokio::time::timeout(WRITE_TIMEOUT, write).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(Loss::Failed(error.to_string())),
             Err(_) => Err(Loss::Failed("the edge takes nothing".to_owned())),
@@ -129,7 +157,11 @@ impl Drop for Socket {
     }
 }
 
-async fn read(reader: WebSocketRead<ReadHalf<Stream>>, inputs: mpsc::Sender<Input>) {
+async fn read(
+    reader: WebSocketRead<ReadHalf<Stream>>,
+    opcode: OpCode,
+    inputs: mpsc::Sender<Input>,
+) {
     let mut reader = FragmentCollectorRead::new(reader);
     let controls = inputs.clone();
     let mut answer = |frame: Frame<'_>| {
@@ -140,8 +172,11 @@ async fn read(reader: WebSocketRead<ReadHalf<Stream>>, inputs: mpsc::Sender<Inpu
     loop {
         let input = match reader.read_frame(&mut answer).await {
             Ok(frame) => match frame.opcode {
-                OpCode::Text => Input::Text(String::from_utf8_lossy(&frame.payload).into_owned()),
                 OpCode::Close => Input::Ended(closed(&frame.payload)),
+                found if found == opcode => Input::Message(frame.payload.to_vec()),
+                OpCode::Text | OpCode::Binary => {
+                    Input::Ended(Loss::Failed("a frame of another protocol came".to_owned()))
+                }
                 _ => continue,
             },
             Err(error) => Input::Ended(Loss::Failed(error.to_string())),
@@ -161,9 +196,13 @@ fn closed(payload: &[u8]) -> Loss {
     Loss::Closed { code: u16::from_be_bytes(*code), reason }
 }
 
+fn authority(url: &Uri) -> &Authority {
+    url.authority().expect("the configuration has checked the address")
+}
+
 /// The brackets of an IPv6 address are not part of it.
-fn host_and_port(authority: &Authority) -> (&str, u16) {
+fn host_and_port(authority: &Authority, port: u16) -> (&str, u16) {
     let host = authority.host();
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    (host, authority.port_u16().unwrap_or(PORT))
+    (host, authority.port_u16().unwrap_or(port))
 }

@@ -1,7 +1,7 @@
 //! Payload encryption of the client wire: keys agreed on, messages sealed and opened.
 //!
 //! Owns the cryptography of one session (ECDH on P-256, HKDF-SHA-256, AES-256-GCM, the same as class
-//! `ECDH` of the TypeScript fleet) and of rooms, and how a sealed message is written. It must never do
+//! `ECDH` of the TypeScript fleet) and of rooms, what a client holds of both, and how a sealed message is written. It must never do
 //! IO, decide who gets a key, or let an IV out twice under one key. A sealed message is a third larger
 //! than what is in it, and some hundred bytes; it is sealed where it lies in the outgoing frame.
 //!
@@ -16,6 +16,7 @@
 //! since the point here is random in all 96 bits. Room keys seal in one direction only.
 
 mod base64;
+mod keyring;
 mod seal;
 
 use std::fmt;
@@ -25,6 +26,7 @@ use aws_lc_rs::agreement::{ECDH_P256, EphemeralPrivateKey, UnparsedPublicKey, ag
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 
+pub use self::keyring::{Keyring, KeyringError, Opened};
 pub use self::seal::inner_variant;
 use crate::json;
 
@@ -206,8 +208,13 @@ impl Key {
 
     /// Opens a sealed message: `data` is the JSON text of its data. Returns what was sealed.
     pub fn open(&self, data: &str) -> Result<String, OpenError> {
-        let members = json::members(data, &["iv", "ct"]).map_err(|_| OpenError::Malformed)?;
-        let [iv, text] = members.map(|member| base64::decode(&json::unescape(member?)?));
+        let [iv, text] = json::members(data, &["iv", "ct"]).map_err(|_| OpenError::Malformed)?;
+        self.open_members(iv, text)
+    }
+
+    /// From the JSON texts of the members.
+    fn open_members(&self, iv: Option<&str>, text: Option<&str>) -> Result<String, OpenError> {
+        let [iv, text] = [iv, text].map(|member| base64::decode(&json::unescape(member?)?));
         let (Some(iv), Some(mut text)) = (iv, text) else { return Err(OpenError::Malformed) };
         let iv = <[u8; IV_BYTES]>::try_from(iv).map_err(|_| OpenError::Malformed)?;
         if text.len() < TAG_BYTES {

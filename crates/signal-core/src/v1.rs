@@ -1,16 +1,16 @@
 //! The `signal.v1` subprotocols: what they add to the plain client wire.
 //!
-//! Owns names, the frames a server writes and the MessagePack form of what a client sends. It must
-//! never look into `data`, which is JSON text in both forms: in `signal.v1.msgpack` it is a `bin` that
+//! Owns names, the frames that edges and clients write, and how each side reads them. It must never look
+//! into `data`, which is JSON text in both forms: in `signal.v1.msgpack` it is a `bin` that
 //! holds the text, as in the compact envelope, so that numbers keep their digits and an edge never
 //! transcodes a payload. A frame is as long as what it holds.
 
-use std::borrow::Cow;
+mod incoming;
 
+pub use self::incoming::{Address, Incoming};
 use crate::json;
-use crate::limits::DATA_DEPTH_MAX;
 use crate::message::{ClientMessage, ClientMessageError, write_delivery};
-use crate::msgpack::{Header, MsgPackError, Reader, Value, write_binary, write_text};
+use crate::msgpack::{MsgPackError, write_binary, write_text};
 
 /// A name in `Sec-WebSocket-Protocol` that begins so is no subprotocol, but a token to log in with: the
 /// one header that a browser's page can put something into.
@@ -66,7 +66,7 @@ pub enum To<'a> {
     All,
 }
 
-/// A frame from a server.
+/// A frame to write; a client's has no `to`.
 #[derive(Clone, Copy, Debug)]
 pub struct Outgoing<'a> {
     /// The JSON text of the event string.
@@ -116,6 +116,15 @@ impl Variant {
             Self::V1Json => write_json(out, outgoing),
             Self::V1MsgPack => write_msgpack(out, outgoing),
         }
+    }
+
+    /// What a client sends: an event, the JSON text of its data, and on `signal.v1` the id of an answer.
+    pub fn request(self, event: &str, data: Option<&str>, id: Option<u64>) -> Vec<u8> {
+        let (event_json, id) = (json::string(event), id.map(|id| id.to_string()));
+        let mut out = Vec::new();
+        let id = id.as_deref();
+        self.write(&mut out, &Outgoing { event_json: &event_json, data, to: None, id });
+        out
     }
 }
 
@@ -189,44 +198,11 @@ fn write_id(out: &mut Vec<u8>, id: &str) {
     }
 }
 
-/// Reads a message of `signal.v1.msgpack`: a map of `event` (a string), `data` (JSON text as `bin` or
-/// string) and `id` (a string or a natural number). Of a name that comes twice the last counts; other
-/// members are passed over.
+/// Reads a message that a client sends in `signal.v1.msgpack`: as the client reads an edge's, but that it
+/// has no address.
 pub fn parse_msgpack(bytes: &[u8]) -> Result<ClientMessage<'_>, ClientMessageError> {
-    let mut reader = Reader::new(bytes);
-    let Header::Map(parts) = reader.header()? else { return Err(ClientMessageError::Invalid) };
-    let (mut event, mut data, mut id) = (None, None, None);
-    for _ in 0..parts / 2 {
-        let header = reader.header()?;
-        let name = reader.value(header)?;
-        let header = reader.header()?;
-        let value = reader.value(header)?;
-        match name {
-            Value::Text("event") => event = Some(value),
-            Value::Text("data") => data = Some(value),
-            Value::Text("id") => id = Some(value),
-            _ => {}
-        }
-    }
-    reader.end()?;
-    let data = match data {
-        None | Some(Value::Nil) => None,
-        Some(Value::Text(text)) => Some(text),
-        Some(Value::Binary(bytes)) => Some(crate::msgpack::utf8(bytes)?),
-        Some(_) => return Err(ClientMessageError::Invalid),
-    };
-    let data = data.map(|text| json::validate(text, DATA_DEPTH_MAX)).transpose()?;
-    let id = match id {
-        Some(Value::Text(text)) => Some(Cow::Owned(json::string(text))),
-        Some(Value::Unsigned(number)) => Some(Cow::Owned(number.to_string())),
-        _ => None,
-    };
-    match event {
-        Some(Value::Text(event)) if !event.is_empty() => {
-            Ok(ClientMessage { event: Cow::Borrowed(event), data, id })
-        }
-        _ => Err(ClientMessageError::NoEvent),
-    }
+    let Incoming { event, data, id, .. } = incoming::read_msgpack(bytes)?;
+    Ok(ClientMessage { event, data, id })
 }
 
 // === impl ErrorCode ===
@@ -357,6 +333,9 @@ mod tests {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             let _ = parse_msgpack(&bytes);
+            for variant in Variant::ALL {
+                let _ = variant.read(&bytes);
+            }
         }
     }
 }

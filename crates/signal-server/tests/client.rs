@@ -1,6 +1,7 @@
 //! The Rust client against edges: joins, requests, recovery, credentials, and how it ends.
 
 #![allow(clippy::large_futures, reason = "a test runs once")]
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod support;
 
@@ -8,71 +9,33 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use signal_client::{Client, Config, Event, Events, LoginReason, Loss, Message, RequestError, To};
+use signal_client::{Client, Config, Event, LoginReason, Loss, RequestError, To};
 use signal_core::close::CloseCode;
+use signal_server::config::Encryption;
 use signal_server::{AuthError, Credentials, Grant, HookError, Reply, Signal};
+use support::client::{closed, next, next_message, next_online, online, settings};
 use support::{Edge, Redis, config, until, within};
-
-/// Waits that a test can wait for.
-const SHORT: Duration = Duration::from_millis(20);
-
-fn settings(edge: &Edge) -> Config {
-    let config = Config::new(&format!("ws://{}/ws", edge.address)).expect("an address");
-    config.credentials(json!({ "userId": "ann" })).reconnect(SHORT, 5 * SHORT, 10 * SHORT)
-}
-
-/// A client that is online.
-async fn online(config: Config) -> (Client, Events) {
-    let (client, mut events) = signal_client::connect(config);
-    next_online(&mut events).await;
-    (client, events)
-}
-
-async fn next_online(events: &mut Events) -> Value {
-    within("online", async {
-        loop {
-            match events.next().await.expect("the client goes on") {
-                Event::Online(data) => return serde_json::from_str(data.get()).expect("JSON"),
-                Event::Closed(loss) => panic!("{loss}"),
-                _ => {}
-            }
-        }
-    })
-    .await
-}
-
-async fn next(events: &mut Events) -> Event {
-    within("an event", events.next()).await.expect("the client goes on")
-}
-
-async fn next_message(events: &mut Events) -> Message {
-    match next(events).await {
-        Event::Message(message) => message,
-        event => panic!("not a message: {event:?}"),
-    }
-}
-
-async fn closed(events: &mut Events) -> Loss {
-    within("the end", async {
-        loop {
-            if let Event::Closed(loss) = events.next().await.expect("it says how it ends") {
-                assert!(events.next().await.is_none());
-                return loss;
-            }
-        }
-    })
-    .await
-}
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn joins_messages_and_requests() {
+    for msgpack in [false, true] {
+        exchange(msgpack).await;
+    }
+}
+
+async fn exchange(msgpack: bool) {
     let on_message = async |_, message: signal_server::Message| match message.event.as_str() {
         "sum" => Ok(Reply::data(&message.parse::<Vec<i64>>()?.iter().sum::<i64>())?),
         _ => Err(HookError::from("no")),
     };
     let edge = Edge::build(Signal::builder().config(config()).on_message(on_message)).await;
-    let (client, mut events) = online(settings(&edge).room("first")).await;
+    let config = settings(&edge).room("first");
+    let config = if msgpack { config.msgpack() } else { config };
+    let (client, mut events) = online(config).await;
     client.join(["a", "b"]).await.unwrap();
     for (room, number) in [("first", 1), ("a", 2), ("b", 3)] {
         edge.handle.send_to_room(room, "e", &number).await.unwrap();
@@ -81,7 +44,7 @@ async fn joins_messages_and_requests() {
         assert_eq!(message.parse::<i32>().unwrap(), number);
     }
     edge.handle.send_to_user("ann", "mine", &json!({ "n": 1.5 })).await.unwrap();
-    assert_eq!(next_message(&mut events).await.to, To::User(true));
+    assert_eq!(next_message(&mut events).await.to, To::User);
 
     assert_eq!(client.request("sum", &[1, 2, 3]).await.unwrap().get(), "6");
     let refused = client.request("other", &()).await.unwrap_err();
@@ -169,6 +132,92 @@ async fn a_join_waits_for_the_bus() {
     edge.is_empty().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_sealed_is_opened_on_either_protocol() {
+    for (encryption, msgpack) in
+        [(Encryption::Required, false), (Encryption::Required, true), (Encryption::Off, true)]
+    {
+        let mut sealed = config();
+        (sealed.encryption, sealed.workers) = (encryption, 1);
+        let edge = Edge::with(sealed).await;
+        let config = settings(&edge).encrypted();
+        let config = if msgpack { config.msgpack() } else { config };
+        let (client, mut events) = online(config).await;
+        client.join(["r"]).await.unwrap();
+        for number in 0..3 {
+            edge.handle.send_to_room("r", "room", &number).await.unwrap();
+            assert_eq!(next_message(&mut events).await.parse::<u32>().unwrap(), number);
+            edge.handle.send_to_user("ann", "user", &number).await.unwrap();
+            let message = next_message(&mut events).await;
+            assert_eq!((message.parse::<u32>().unwrap(), message.to), (number, To::User));
+        }
+        // Out and in again, while another keeps the room's key alive.
+        let other = online(support::client::named(&edge, "bob").room("r").encrypted()).await;
+        client.leave(["r"]).await.unwrap();
+        client.join(["r"]).await.unwrap();
+        edge.handle.send_to_room("r", "again", &()).await.unwrap();
+        support::client::message(&mut events, "again").await;
+        let counters = edge.counts().await.counters;
+        assert_eq!(counters.sealed_for_rooms > 0, encryption == Encryption::Required);
+        for client in [other, (client, events)] {
+            support::client::close(client).await;
+        }
+        edge.is_empty().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_wait_for_a_connection_if_they_may() {
+    let numbers = Arc::new(AtomicUsize::new(0));
+    let on_message = {
+        let numbers = numbers.clone();
+        move |_, message: signal_server::Message| {
+            let number = numbers.fetch_add(1, Ordering::Relaxed);
+            async move { Ok(Reply::data(&(number, message.parse::<usize>()?))?) }
+        }
+    };
+    let edge = Edge::start().await;
+    let mut again = config();
+    again.listen = edge.address;
+    let (client, mut events) = online(settings(&edge).queue(3)).await;
+    edge.stop().await;
+    assert!(matches!(next(&mut events).await, Event::Recovering { .. }));
+    let mut requests = Vec::new();
+    for number in 0..3 {
+        requests.push(waiting(&client, number).await);
+    }
+    assert_eq!(client.request("e", &3).await.unwrap_err(), RequestError::Offline);
+    let edge = Edge::build(Signal::builder().config(again).on_message(on_message)).await;
+    for (number, request) in requests.into_iter().enumerate() {
+        let answer = within("an answer", request).await.unwrap().unwrap();
+        assert_eq!(answer.get(), format!("[{number},{number}]"), "in order");
+    }
+    // What still waits when the client is closed is told so.
+    next_online(&mut events).await;
+    edge.stop().await;
+    support::client::lost(&mut events).await;
+    let request = waiting(&client, 4).await;
+    client.close().await;
+    assert_eq!(within("an end", request).await.unwrap().unwrap_err(), RequestError::Closed);
+}
+
+/// A request that was handed over, and waits for its answer.
+async fn waiting(
+    client: &Client,
+    number: usize,
+) -> JoinHandle<Result<Box<RawValue>, RequestError>> {
+    let client = client.clone();
+    let (handed, is_handed) = oneshot::channel();
+    let request = tokio::spawn(async move {
+        let mut request = Box::pin(client.request("e", &number));
+        assert!(futures_util::future::poll_immediate(&mut request).await.is_none());
+        handed.send(()).expect("the test waits");
+        request.await
+    });
+    is_handed.await.unwrap();
+    request
+}
+
 /// Credentials that say for how many seconds they are good.
 async fn grant(_: signal_core::id::ClientId, credentials: Credentials) -> Result<Grant, AuthError> {
     let data: Value = credentials.parse().expect("the test sends JSON");
@@ -219,7 +268,7 @@ async fn one_connection_is_enough_if_asked_for() {
     let loss = closed(&mut events).await;
     assert_eq!(loss.to_string(), "the edge closed the connection: 4101 Server draining");
     edge.ended().await;
-    for url in ["http://x/", "wss://x/", "nonsense"] {
+    for url in ["http://x/", "wss:///ws", "nonsense"] {
         assert!(Config::new(url).is_err(), "{url}");
     }
 }

@@ -5,9 +5,11 @@
 mod support;
 
 use serde_json::json;
+use signal_client::Event;
 use signal_core::channel::{partition, unsharded_name};
 use signal_core::redis::PubSub;
 use signal_emitter::Emitter;
+use support::client::{close, message, named, next, next_online};
 use support::{Cluster, Edge, MASTERS, Socket, Traffic, emitter_config, until};
 
 const MODES: [PubSub; 2] = [PubSub::Classic, PubSub::Sharded];
@@ -60,8 +62,8 @@ async fn through(pubsub: PubSub, fault: impl AsyncFnOnce(&mut Cluster, &Traffic,
     for edge in edges {
         edge.ready().await;
     }
-    let sockets = traffic.finish().await;
-    finish(&cluster, &edges, sockets).await;
+    traffic.finish().await;
+    finish(&cluster, &edges, []).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -272,18 +274,19 @@ async fn a_cluster_that_is_down_at_the_start_is_the_same_as_later() {
         edge.handle.readiness().iter().any(|reason| reason.contains("has answered yet"))
     })
     .await;
-    let mut socket = Socket::connect_as(edge.address, "signal.v1.json").await;
-    assert_eq!(socket.login("u").await["degraded"], true);
+    let (client, mut events) = signal_client::connect(named(&edge, "u"));
+    assert_eq!(next_online(&mut events).await["degraded"], true);
     for node in &mut cluster.nodes {
         node.restart().await;
     }
-    assert_eq!(socket.event("resync").await["rooms"], json!(null));
+    assert!(matches!(next(&mut events).await, Event::Resync { rooms: None, .. }));
     cluster.whole().await;
     edge.ready().await;
     let emitter = emitter(&cluster, PubSub::Sharded).await;
     emitter.to_user("u").event("after").send().await.expect("sent");
-    while socket.next_event().await.0 != "after" {}
-    finish(&cluster, &[&edge], [socket]).await;
+    message(&mut events, "after").await;
+    close((client, events)).await;
+    finish(&cluster, &[&edge], []).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

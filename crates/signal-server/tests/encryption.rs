@@ -214,7 +214,7 @@ async fn what_does_not_open_ends_the_connection() {
         for case in 0..10 {
             let mut client = Sealed::login(&edge, variant, "u").await;
             let heartbeat = br#"{"event":"heartbeat"}"#;
-            let mut sealed = seal(&mut client.key, heartbeat);
+            let mut sealed = seal(client.keys.session(), heartbeat);
             let data = match case {
                 0 => Value::Null,
                 1 => json!({ "iv": sealed["iv"] }),
@@ -223,11 +223,11 @@ async fn what_does_not_open_ends_the_connection() {
                 4 => json!({ "iv": sealed["iv"], "ct": "not base64!" }),
                 5 => json!({ "iv": "AAAAAAAAAAAAAAAA", "ct": sealed["ct"] }),
                 6 => seal(&mut Key::from_bytes(&[0; 32]), heartbeat),
-                7 => seal(&mut client.key, &[0xFF, 0xFE]),
+                7 => seal(client.keys.session(), &[0xFF, 0xFE]),
                 // Sealed twice.
                 8 => {
                     let inner = json!({ "event": "encrypted", "data": sealed });
-                    seal(&mut client.key, inner.to_string().as_bytes())
+                    seal(client.keys.session(), inner.to_string().as_bytes())
                 }
                 _ => json!([sealed.take()]),
             };
@@ -395,7 +395,10 @@ async fn who_joins_has_the_present_key_before_the_acknowledgement() {
     assert_eq!(used.len(), 2);
     for variant in [Variant::V1Json, Variant::V1MsgPack] {
         let late = Sealed::member(&edge, variant, "late", &["r"]).await;
-        assert!(used.contains(&late.rooms["r"].0), "it was handed over within the join");
+        assert!(
+            used.contains(&late.keys.kid("r").expect("a key")),
+            "it was handed over within the join"
+        );
         clients.push(late);
     }
     edge.handle.send_to_room("r", "e", &2).await.unwrap();

@@ -5,13 +5,16 @@
 
 mod support;
 
+use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::json;
+use signal_client::Config;
 use signal_core::redis::RedisSettings;
 use signal_emitter::Emitter;
-use support::{Edge, Proxy, Redis, Socket, Traffic, config, emitter_config, until, within};
+use support::client::{close, closed, named, next_message, online};
+use support::{Edge, Proxy, Redis, Traffic, config, emitter_config, until, within};
 
 /// What stays subscribed when every client has gone, beside a probe for each link.
 const BASELINE: [&str; 2] = ["ws:broadcast", "ws:revoke"];
@@ -39,10 +42,7 @@ async fn not_ready(edges: &[&Edge]) {
     }
 }
 
-async fn finish(redis: &Redis, edges: &[&Edge], sockets: impl IntoIterator<Item = Socket>) {
-    for socket in sockets {
-        socket.close().await;
-    }
+async fn finish(redis: &Redis, edges: &[&Edge]) {
     for edge in edges {
         edge.is_empty().await;
     }
@@ -65,9 +65,9 @@ async fn through(fault: impl AsyncFnOnce(&mut Redis, &Proxy, &Traffic, &[&Edge])
     for edge in edges {
         edge.ready().await;
     }
-    let sockets = traffic.finish().await;
+    traffic.finish().await;
     assert!(edges[0].counts().await.counters.resyncs >= 3, "each of its clients was told");
-    finish(&redis, &edges, sockets).await;
+    finish(&redis, &edges).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -182,7 +182,7 @@ async fn an_edge_that_is_killed_takes_its_clients_along_and_nothing_else() {
     let address = tokio::task::spawn_blocking(move || {
         use std::io::BufRead as _;
         let mut lines = std::io::BufReader::new(stderr).lines().map_while(Result::ok);
-        let address = lines.find_map(|line| {
+        let address: Option<SocketAddr> = lines.find_map(|line| {
             let line: serde_json::Value = serde_json::from_str(&line).ok()?;
             line["address"].as_str().or_else(|| line["fields"]["address"].as_str())?.parse().ok()
         });
@@ -191,22 +191,23 @@ async fn an_edge_that_is_killed_takes_its_clients_along_and_nothing_else() {
         address
     });
     let address = within("the edge says where it is", address).await.expect("read");
-    let mut socket = Socket::connect_as(address.expect("an address"), "signal.v1.json").await;
-    socket.login("gone").await;
-    let join = json!({ "event": "join", "data": { "rooms": ["gone"] }, "id": 1 });
-    assert_eq!(socket.ask(join).await.1["rooms"], json!(["gone"]));
+    let config = Config::new(&format!("ws://{}/ws", address.expect("an address")));
+    let config = config.expect("an address").credentials(json!({ "userId": "gone" })).once();
+    let (client, mut events) = online(config).await;
+    client.join(["gone"]).await.expect("joined");
     assert_eq!(redis.channels().await.iter().filter(|name| name.contains("gone")).count(), 2);
 
     process.kill().expect("it is ours");
     process.wait().expect("it is ours");
+    assert_eq!(closed(&mut events).await.code(), None, "it had no time to say why");
     until("its channels are gone", async || {
         !redis.channels().await.iter().any(|name| name.contains("gone"))
     })
     .await;
     traffic.flows().await;
-    let sockets = traffic.finish().await;
+    traffic.finish().await;
     assert_eq!(other.counts().await.counters.bus_gaps, 0, "the other edge did not notice");
-    finish(&redis, &[&other], sockets).await;
+    finish(&redis, &[&other]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -219,20 +220,20 @@ async fn five_hundred_joins_and_what_is_published_right_after_each() {
     let edge = Edge::with(settings).await;
     edge.ready().await;
     let emitter = emitter(&redis).await;
-    let mut sockets = Vec::new();
+    let mut clients = Vec::new();
     for index in 0..3 {
-        let mut socket = Socket::connect_as(edge.address, "signal.v1.json").await;
-        socket.login(&format!("u-{index}")).await;
-        sockets.push(socket);
+        clients.push(online(named(&edge, &format!("u-{index}"))).await);
     }
     for round in 0..500 {
-        let socket = &mut sockets[round % 3];
-        let join = json!({ "event": "join", "data": { "rooms": ["r"] }, "id": round });
-        assert_eq!(socket.ask(join).await.1, json!({ "rooms": ["r"], "denied": [] }));
+        let (client, events) = &mut clients[round % 3];
+        within("a join", client.join(["r"])).await.expect("joined and confirmed");
         emitter.to_room("r").event("n").data(&round).send().await.expect("sent");
-        while socket.event("n").await != json!(round) {}
+        while next_message(events).await.parse::<usize>().expect("a number") != round {}
         // Not awaited: the next one joins while this one leaves.
-        socket.send(&json!({ "event": "leave", "data": { "rooms": ["r"] } })).await;
+        client.leave(["r"]).await.expect("it is online");
     }
-    finish(&redis, &[&edge], sockets).await;
+    for client in clients {
+        close(client).await;
+    }
+    finish(&redis, &[&edge]).await;
 }

@@ -7,87 +7,20 @@
 mod support;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use signal_server::Config;
-use signal_server::config::TlsFiles;
 use support::http::{get_json, request};
+use support::tls::{Files, Identity};
 use support::{Edge, Frame, Socket, config, until, within};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
-
-/// A certificate of a name of its own, and its key, as PEM.
-struct Identity {
-    certificate: CertificateDer<'static>,
-    certificate_pem: String,
-    key_pem: String,
-}
-
-/// The files that an edge reads; they go with this value.
-struct Files {
-    folder: PathBuf,
-    files: TlsFiles,
-}
-
-// === impl Identity ===
-
-impl Identity {
-    fn new() -> Self {
-        let made = rcgen::generate_simple_self_signed(["edge".to_owned()]).unwrap();
-        Self {
-            certificate: made.cert.der().clone(),
-            certificate_pem: made.cert.pem(),
-            key_pem: made.signing_key.serialize_pem(),
-        }
-    }
-
-    /// A client that believes this certificate and no other.
-    fn client(&self, version: &'static SupportedProtocolVersion) -> TlsConnector {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.certificate.clone()).unwrap();
-        let config = ClientConfig::builder_with_protocol_versions(&[version])
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        TlsConnector::from(Arc::new(config))
-    }
-}
-
-// === impl Files ===
-
-impl Files {
-    fn of(identity: &Identity) -> Self {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let folder =
-            std::env::temp_dir().join(format!("signal-tls-{}-{count}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let files = TlsFiles { certificate: folder.join("cert.pem"), key: folder.join("key.pem") };
-        let this = Self { folder, files };
-        this.write(&identity.certificate_pem, &identity.key_pem);
-        this
-    }
-
-    fn write(&self, certificate: &str, key: &str) {
-        std::fs::write(&self.files.certificate, certificate).unwrap();
-        std::fs::write(&self.files.key, key).unwrap();
-    }
-}
-
-impl Drop for Files {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.folder);
-    }
-}
 
 async fn edge_with(files: &Files, change: impl FnOnce(&mut Config)) -> Edge {
     let mut settings = config();

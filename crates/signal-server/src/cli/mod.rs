@@ -111,6 +111,11 @@ pub(crate) fn arguments() -> Command {
             Command::new("tail")
                 .about("Connect as a client and print what arrives")
                 .arg(text("url", "URL", "the edge").default_value("ws://127.0.0.1:3000/ws"))
+                .arg(text(
+                    "ca-file",
+                    "FILE",
+                    "authorities to trust for wss, in PEM, else the system's",
+                ))
                 .arg(text("token", "TOKEN", "a JSON Web Token to log in with"))
                 .arg(text("user", "USER", "a user id to log in with, for insecure-dev"))
                 .arg(many(text("room", "ROOM", "a room to join (may be repeated)"))),

@@ -18,7 +18,10 @@ pub(crate) async fn run(arguments: &ArgMatches) -> Result<(), Failure> {
         }
     }
     let url = text("url").expect("it has a default");
-    let config = Config::new(url).map_err(Failure::usage)?;
+    let mut config = Config::new(url).map_err(Failure::usage)?;
+    if let Some(path) = text("ca-file") {
+        config = config.authorities(path).map_err(Failure::usage)?;
+    }
     let config = config.credentials(credentials).encrypted().once();
     let rooms = arguments.get_many::<String>("room").into_iter().flatten();
     let config = rooms.fold(config, Config::room);

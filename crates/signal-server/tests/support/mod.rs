@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub, unused_imports, reason = "each test binary uses its own part")]
 #![allow(clippy::large_futures, reason = "a test runs once")]
 
+pub mod client;
 pub mod cluster;
 pub mod http;
 pub mod keys;
@@ -12,6 +13,7 @@ pub mod proxy;
 pub mod redis;
 pub mod sealed;
 pub mod socket;
+pub mod tls;
 pub mod traffic;
 pub mod web;
 

@@ -1,11 +1,12 @@
-//! A client that encrypts: it agrees on a key, opens what it gets, and seals what it sends.
+//! A client that encrypts, and is stricter than any: it asserts that all it gets is sealed, that no IV
+//! repeats, and that every key was handed over before. It can also seal what no client should, so it has
+//! a raw socket; what it holds and what that opens is `signal-core`'s, as in `signal-client`.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 use serde_json::{Value, json};
-use signal_core::crypto::{Key, Offer};
-use signal_core::v1::{Variant, parse_msgpack};
-use signal_server::core::message;
+use signal_core::crypto::{Keyring, Offer};
+use signal_core::v1::Variant;
 
 use super::socket::frame;
 use super::{Edge, Frame, Socket};
@@ -14,12 +15,10 @@ use super::{Edge, Frame, Socket};
 #[derive(Debug)]
 pub struct Sealed {
     pub socket: Socket,
-    pub key: Key,
+    pub keys: Keyring,
     pub variant: Variant,
     /// `data` of `connected`.
     pub connected: Value,
-    /// The present key of each room, with its number.
-    pub rooms: BTreeMap<String, (u64, Key)>,
     /// Room keys that it was handed.
     pub handed: u64,
     /// IVs seen, by key: `None` for the session's.
@@ -53,14 +52,12 @@ impl Sealed {
         let login = json!({ "event": "authenticate", "data": data });
         Self::send_clear(&mut socket, variant, &login).await;
         let text = text(variant, &socket.next_message().await);
-        let (event, connected) = text.expect("connected is in clear");
+        let (event, data) = text.expect("connected is in clear");
         assert_eq!(event, "connected");
-        let connected: Value = serde_json::from_str(&connected).expect("JSON");
-        let member = |name: &str| connected[name].as_str().expect("a string").to_owned();
-        let key = offer.accept(&member("serverPublicKey"), &member("salt")).expect("a key");
-        socket.id = member("id");
-        let (rooms, ivs) = (BTreeMap::new(), HashSet::new());
-        Self { socket, key, variant, connected, rooms, handed: 0, ivs }
+        let keys = offer.connected(&data).expect("keys").expect("the edge encrypts");
+        let connected: Value = serde_json::from_str(&data).expect("JSON");
+        connected["id"].as_str().expect("an id").clone_into(&mut socket.id);
+        Self { socket, keys, variant, connected, handed: 0, ivs: HashSet::new() }
     }
 
     /// Logs in and joins rooms, which is acknowledged.
@@ -82,15 +79,8 @@ impl Sealed {
             return socket.send(message).await;
         }
         let event = message["event"].as_str().expect("an event");
-        let mut out = vec![0x82, 0xA5];
-        out.extend_from_slice(b"event");
-        out.push(0xA0 | u8::try_from(event.len()).expect("a short event"));
-        out.extend_from_slice(event.as_bytes());
-        out.extend_from_slice(b"\xA4data\xC6");
-        let data = message["data"].to_string();
-        out.extend_from_slice(&u32::try_from(data.len()).expect("short").to_be_bytes());
-        out.extend_from_slice(data.as_bytes());
-        socket.send_raw(&frame(0x82, &out)).await;
+        let request = variant.request(event, Some(&message["data"].to_string()), None);
+        socket.send_raw(&frame(0x82, &request)).await;
     }
 
     /// Sends a message sealed.
@@ -101,7 +91,7 @@ impl Sealed {
     /// Sends any text sealed.
     pub async fn send_text(&mut self, text: &str) {
         let mut out = text.as_bytes().to_vec();
-        self.key.seal(&mut out, 0, self.variant, |_| b"");
+        self.keys.session().seal(&mut out, 0, self.variant, |_| b"");
         let first = if self.variant.is_binary() { 0x82 } else { 0x81 };
         self.socket.send_raw(&frame(first, &out)).await;
     }
@@ -157,22 +147,13 @@ impl Sealed {
         let kid = sealed.get("kid").map(|kid| kid.as_u64().expect("a number"));
         let iv = sealed["iv"].as_str().expect("a string").to_owned();
         assert!(self.ivs.insert((kid, iv)), "an IV repeats");
-        let key = match kid {
-            None => &self.key,
-            Some(kid) => {
-                let found = self.rooms.values().find(|(held, _)| *held == kid);
-                &found.unwrap_or_else(|| panic!("{kid} was not handed over")).1
-            }
-        };
-        let text = key.open(&data).expect("it opens");
-        let opened = Opened { kid, text };
+        let opened = self.keys.open(&data).unwrap_or_else(|error| panic!("{error}: {data}"));
+        assert_eq!(opened.kid, kid);
+        let opened = Opened { kid, text: opened.text };
         let message = opened.value();
         if message["event"] == "roomkey" {
             assert_eq!(kid, None, "a room key goes under the session's");
-            let data = &message["data"];
-            let key = Key::from_base64(data["key"].as_str().expect("a key")).expect("32 bytes");
-            let room = data["room"].as_str().expect("a room").to_owned();
-            self.rooms.insert(room, (data["kid"].as_u64().expect("a number"), key));
+            self.keys.learn(&message["data"].to_string()).expect("a room's key");
             self.handed += 1;
         }
         opened
@@ -193,11 +174,12 @@ impl Sealed {
 
 /// Event and data of a frame in clear; `None` if it is of the wrong kind.
 fn text(variant: Variant, frame: &Frame) -> Option<(String, String)> {
-    let message = match (frame, variant.is_binary()) {
-        (Frame::Text(text), false) => message::parse(text),
-        (Frame::Binary(bytes), true) => parse_msgpack(bytes),
+    let payload = match (frame, variant.is_binary()) {
+        (Frame::Text(text), false) => text.as_bytes(),
+        (Frame::Binary(bytes), true) => bytes,
         _ => return None,
     };
-    let message = message.expect("a message");
+    let message = variant.read(payload).expect("a message");
+    assert_eq!(message.to, None, "nothing in clear says to whom it is");
     Some((message.event.into_owned(), message.data.expect("data").to_owned()))
 }

@@ -1,4 +1,9 @@
 //! A client of the plain protocol that can also send what no client should.
+//!
+//! It frames by itself and not with a library, and there is nothing it would not send: frames that are
+//! cut, unmasked or too long, messages before the login, no answer to a ping. It also does nothing by
+//! itself, so that a test sees each frame that an edge sends, byte for byte. What an ordinary client of
+//! `signal.v1` does, tests have of `signal-client` (`client.rs`).
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -155,11 +160,6 @@ impl Socket {
             return frame;
         }
         within("a frame", self.read_frame()).await
-    }
-
-    /// The next frame, however long it takes to come.
-    pub async fn next_forever(&mut self) -> Frame {
-        self.next_cancellable().await
     }
 
     /// The next frame, passing over pings and over the markers of sockets that join later.

@@ -11,11 +11,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use serde_json::{Value, json};
+use serde_json::Value;
+use signal_client::{Client, Event, Events};
 use signal_emitter::Emitter;
 use tokio::task::JoinHandle;
 
-use super::{DEADLINE, Edge, Frame, Socket, until, within};
+use super::client::{close, named, next_online};
+use super::{DEADLINE, Edge, until, within};
 
 /// Messages of each stream after an outage, all of which have to arrive.
 const TAIL: u64 = 30;
@@ -36,7 +38,8 @@ pub struct Traffic {
 #[derive(Debug)]
 struct Listener {
     index: usize,
-    socket: Socket,
+    client: Client,
+    events: Events,
     heard: Vec<Heard>,
 }
 
@@ -52,18 +55,17 @@ enum Heard {
 impl Traffic {
     /// Connects `count` clients, one after another to each edge, and begins to publish.
     pub async fn start(edges: &[&Edge], emitter: Emitter, count: usize) -> Self {
-        let mut sockets = Vec::new();
+        let (mut listeners, mut clients) = (Vec::new(), Vec::new());
         for index in 0..count {
-            let edge = edges[index % edges.len()];
-            let mut socket = Socket::connect_as(edge.address, "signal.v1.json").await;
-            socket.login(&format!("user-{index}")).await;
+            let config = named(edges[index % edges.len()], &format!("user-{index}"));
+            let (client, mut events) = signal_client::connect(config);
+            let connected = next_online(&mut events).await;
+            clients.push(connected["id"].as_str().expect("an id").to_owned());
             let rooms = ["shared".to_owned(), format!("room-{index}")];
-            let join = json!({ "event": "join", "data": { "rooms": rooms }, "id": "join" });
-            let (_, data) = socket.ask(join).await;
-            assert_eq!(data["rooms"], json!(rooms), "joined and confirmed: {data}");
-            sockets.push(socket);
+            within("a join", client.join(rooms)).await.expect("joined and confirmed");
+            listeners.push(Listener { index, client, events, heard: Vec::new() });
         }
-        let clients = Arc::new(sockets.iter().map(|socket| socket.id.clone()).collect::<Vec<_>>());
+        let clients = Arc::new(clients);
         let (emitter, stop) = (Arc::new(emitter), Arc::new(AtomicBool::new(false)));
         let round = Arc::new(AtomicU64::new(0));
         let producing = tokio::spawn({
@@ -79,10 +81,8 @@ impl Traffic {
                 }
             }
         });
-        let listening = sockets.into_iter().enumerate().map(|(index, socket)| {
-            tokio::spawn(Listener { index, socket, heard: Vec::new() }.listen())
-        });
-        let listening = listening.collect();
+        let listening =
+            listeners.into_iter().map(|listener| tokio::spawn(listener.listen())).collect();
         let traffic = Self { emitter, clients, stop, round, producing, listening };
         traffic.flows().await;
         traffic
@@ -107,8 +107,9 @@ impl Traffic {
         until("there is traffic", async || self.round.load(Ordering::Relaxed) > before + 20).await;
     }
 
-    /// Ends the traffic, with a tail that has to arrive whole, and checks all that has to hold.
-    pub async fn finish(self) -> Vec<Socket> {
+    /// Ends the traffic, with a tail that has to arrive whole, checks all that has to hold, and closes the
+    /// clients.
+    pub async fn finish(self) {
         self.stop.store(true, Ordering::Relaxed);
         within("the producer stops", self.producing).await.expect("it does not panic");
         until("redis takes messages again", async || {
@@ -120,13 +121,11 @@ impl Traffic {
             assert!(publish(&self.emitter, &self.clients, &number.to_string()).await);
         }
         assert!(publish(&self.emitter, &self.clients, "\"end\"").await);
-        let mut sockets = Vec::new();
         for listening in self.listening {
             let listener = listening.await.expect("it ends well");
             listener.check(next);
-            sockets.push(listener.socket);
+            close((listener.client, listener.events)).await;
         }
-        sockets
     }
 }
 
@@ -154,26 +153,24 @@ impl Listener {
         let mut open = 5;
         let mut ends = Vec::new();
         while open > 0 || self.silent_gap().is_some() {
-            let frame = tokio::time::timeout(3 * DEADLINE, self.socket.next_forever()).await;
-            let Ok(frame) = frame else {
+            let Ok(event) = tokio::time::timeout(3 * DEADLINE, self.events.next()).await else {
                 panic!("client {}: ends {ends:?}, silent: {:?}", self.index, self.silent_gap());
             };
-            let text = match frame {
-                Frame::Text(text) => text,
-                Frame::Ping(_) => continue,
-                frame => panic!("client {}: {frame:?}", self.index),
+            let message = match event.expect("the client goes on") {
+                Event::Message(message) => message,
+                Event::Resync { rooms, .. } => {
+                    self.heard.push(Heard::Resync(rooms));
+                    continue;
+                }
+                // Its connection stays, whatever happens to the bus.
+                event => panic!("client {}: {event:?}", self.index),
             };
-            let message: Value = serde_json::from_str(&text).expect("a message is JSON");
-            let event = message["event"].as_str().expect("an event");
-            let data = &message["data"];
-            if event == "resync" {
-                let rooms = serde_json::from_value(data["rooms"].clone()).expect("rooms or null");
-                self.heard.push(Heard::Resync(rooms));
-            } else if data == "end" {
-                ends.push(event.to_owned());
+            let data: Value = message.parse().expect("data is JSON");
+            if data == "end" {
+                ends.push(message.event);
                 open -= 1;
             } else if let Some(number) = data.as_u64() {
-                self.heard.push(Heard::Message(event.to_owned(), number));
+                self.heard.push(Heard::Message(message.event, number));
             }
         }
         self
