@@ -48,6 +48,8 @@ pub(super) struct Connection {
     offer: Option<Offer>,
     /// The session's key.
     pub(super) key: Option<Box<Key>>,
+    /// The client id that Signal gave it.
+    pub(super) id: Box<str>,
 }
 
 /// A frame that is all there.
@@ -83,6 +85,15 @@ fn connect(source: Ipv4Addr, address: SocketAddr) -> io::Result<TcpStream> {
     Ok(TcpStream::from_std(socket.into()))
 }
 
+/// The `id` of `connected`; empty if there is none.
+fn client_id(text: &[u8]) -> Box<str> {
+    const NAME: &[u8] = br#""id":""#;
+    let start = text.windows(NAME.len()).position(|window| window == NAME);
+    let rest = start.map_or(&b""[..], |start| &text[start + NAME.len()..]);
+    let end = rest.iter().position(|byte| *byte == b'"').unwrap_or_default();
+    String::from_utf8_lossy(&rest[..end]).into()
+}
+
 // === impl Connection ===
 
 impl Connection {
@@ -104,6 +115,7 @@ impl Connection {
             dialect,
             offer: privacy.encrypts().then(Offer::new),
             key: None,
+            id: Box::default(),
         })
     }
 
@@ -235,11 +247,26 @@ impl Connection {
             let unexpected = || DriverError::Unexpected(String::from_utf8_lossy(text).into_owned());
             self.key = Some(Box::new(key.ok_or_else(unexpected)?));
         }
+        self.id = client_id(text);
         self.phase = Phase::Ready;
         Ok(())
     }
 
     fn send(&mut self, bytes: &[u8]) -> Result<(), DriverError> {
         Ok(self.stream.write_all(bytes)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_knows_its_id() {
+        assert_eq!(
+            &*client_id(br#"{"event":"connected","data":{"id":"a-1","userId":"u"}}"#),
+            "a-1"
+        );
+        assert_eq!(&*client_id(br#"{"event":"connected","data":{}}"#), "");
     }
 }
