@@ -48,7 +48,7 @@ pub struct Costs {
 pub struct Fleet {
     /// Connections.
     pub connections: f64,
-    /// Connections per worker.
+    /// Connections per worker at most.
     pub per_worker: f64,
     /// Workers of an edge, each with a core.
     pub workers: f64,
@@ -119,7 +119,11 @@ impl Fleet {
     /// What it needs.
     pub fn needs(&self, costs: &Costs) -> Needs {
         const KIB_PER_GIB: f64 = 1024.0 * 1024.0;
-        let edges = (self.connections / (self.per_worker * self.workers)).ceil();
+        let deliveries = self.to_client + self.to_branch;
+        let worker_micros = costs.rest_micros + deliveries * costs.delivery_micros;
+        // As many as were measured, or as leave it half of its core.
+        let most = self.per_worker.min(BUSY_MAX * 1e6 / worker_micros);
+        let edges = (self.connections / (most * self.workers)).ceil();
         let per_edge = self.connections / edges;
         let per_worker = per_edge / self.workers;
         let branches = self.connections / ROOM_MEMBERS[0];
@@ -133,8 +137,6 @@ impl Fleet {
         let shared = |members: &f64| edges_of_room(edges, *members) / members;
         let channels =
             self.connections * (OWN_CHANNELS + ROOM_MEMBERS.iter().map(shared).sum::<f64>());
-        let deliveries = self.to_client + self.to_branch;
-        let worker_micros = costs.rest_micros + deliveries * costs.delivery_micros;
         Needs {
             edges,
             edge_gib: (costs.edge_empty_kib + per_edge * costs.edge_kib) / KIB_PER_GIB,
@@ -238,5 +240,20 @@ mod tests {
             large.receivers < small.receivers && large.channels_millions < small.channels_millions
         );
         close(large.worker_busy, small.worker_busy);
+    }
+
+    #[test]
+    fn a_worker_takes_no_more_than_half_of_its_core() {
+        let fleet = Fleet {
+            connections: 1e6,
+            per_worker: 100_000.0,
+            workers: 1.0,
+            to_client: 2.0,
+            to_branch: 3.0,
+        };
+        let needs = fleet.needs(&COSTS);
+        // 50.5 µs a second for each connection: 9 901 of them.
+        close(needs.edges, 101.0);
+        assert!(needs.worker_busy <= BUSY_MAX, "{needs:?}");
     }
 }

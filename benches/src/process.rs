@@ -63,15 +63,6 @@ pub struct Cpu {
     pub waited_seconds: f64,
 }
 
-/// What the machine's cores have done since it started, in the kernel's ticks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Machine {
-    /// Ticks of all cores.
-    pub ticks: u64,
-    /// Those of them in which nothing ran.
-    pub idle_ticks: u64,
-}
-
 /// A running child.
 #[derive(Debug)]
 pub struct Process {
@@ -177,32 +168,6 @@ impl Drop for Process {
         // It may have ended by itself; either way it is gone afterwards.
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-// === impl Machine ===
-
-impl Machine {
-    /// Reads it.
-    pub fn read() -> io::Result<Self> {
-        let stat = std::fs::read_to_string("/proc/stat")?;
-        Self::parse(&stat).ok_or_else(|| io::Error::other("malformed stat"))
-    }
-
-    /// The share of its time since then in which anything ran.
-    #[expect(clippy::cast_precision_loss, reason = "ticks stay far below 2^52")]
-    pub fn busy_since(&self, earlier: &Self) -> f64 {
-        let ticks = (self.ticks - earlier.ticks) as f64;
-        let idle = self.idle_ticks.saturating_sub(earlier.idle_ticks) as f64;
-        1.0 - idle / ticks
-    }
-
-    /// The first line of `/proc/stat`: user, nice, system, idle, waiting for a disk, and more that ran.
-    fn parse(stat: &str) -> Option<Self> {
-        let fields = stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace();
-        let fields: Vec<u64> = fields.take(8).map_while(|field| field.parse().ok()).collect();
-        let idle_ticks = fields.get(3)? + fields.get(4)?;
-        Some(Self { ticks: fields.iter().sum(), idle_ticks })
     }
 }
 
@@ -352,12 +317,10 @@ mod tests {
     }
 
     #[test]
-    fn what_the_machine_did_is_read() {
-        let machine = Machine::parse("cpu  10 1 20 300 4 0 5 0 0 0\ncpu0 1 2\n").unwrap();
-        assert_eq!(machine, Machine { ticks: 340, idle_ticks: 304 });
-        assert_eq!(Machine::parse("cpu 1 2"), None);
+    fn a_line_of_the_kernel_is_found_by_its_name() {
         assert_eq!(kib_of("MemTotal: 9 kB\nSlab:   12 kB\n", "Slab:"), Some(12));
-        assert!(Machine::read().unwrap().ticks > 0 && kernel_kib().unwrap() > 0);
+        assert_eq!(kib_of("Slab: 12", "Slab:"), None);
+        assert!(kernel_kib().unwrap() > 0);
     }
 
     #[test]

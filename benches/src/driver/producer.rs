@@ -1,7 +1,7 @@
 //! A producer without clients: publishes at a rate of its own to whoever listens, on one Redis or on
 //! all masters of a cluster.
 //!
-//! Owns its connections, one to each master. Never waits for a reply; what Redis does not take is
+//! Owns its connections, several to each server. Never waits for a reply; what Redis does not take is
 //! bounded by the publishers.
 
 use std::time::Duration;
@@ -15,8 +15,11 @@ use super::{DriverError, READ_BYTES, loopback, payload};
 use crate::clock::Clock;
 use crate::resp;
 
+/// Connections to each server, as of so many services: what they send together, Redis reads one by one.
+const SERVICES: usize = 8;
+
 /// Replies and ticks handled per `epoll_wait`.
-const EVENTS_MAX: usize = 16;
+const EVENTS_MAX: usize = 64;
 
 /// Slots of a Redis Cluster.
 const SLOTS: usize = 16384;
@@ -37,7 +40,10 @@ pub enum Route {
 pub struct Producer {
     poll: Poll,
     events: Events,
+    /// Those to one server after those to another.
     publishers: Vec<Publisher>,
+    /// Whose turn it is.
+    service: usize,
     route: Route,
     clock: Clock,
     buffer: Box<[u8]>,
@@ -84,16 +90,17 @@ impl Producer {
     pub fn connect(route: Route, clock: Clock) -> Result<Self, DriverError> {
         let poll = Poll::new()?;
         let mut publishers = Vec::new();
-        for (place, port) in route.ports().iter().enumerate() {
-            let mut publisher = Publisher::connect(loopback(*port))?;
-            let both = Interest::READABLE | Interest::WRITABLE;
-            poll.registry().register(publisher.stream(), Token(place), both)?;
+        for port in route.ports().iter().flat_map(|port| [*port; SERVICES]) {
+            let mut publisher = Publisher::connect(loopback(port))?;
+            let (both, token) = (Interest::READABLE | Interest::WRITABLE, Token(publishers.len()));
+            poll.registry().register(publisher.stream(), token, both)?;
             publishers.push(publisher);
         }
         Ok(Self {
             poll,
             events: Events::with_capacity(EVENTS_MAX),
             publishers,
+            service: 0,
             route,
             clock,
             buffer: vec![0; READ_BYTES].into(),
@@ -105,14 +112,16 @@ impl Producer {
         let data = payload::data(sequence, self.clock.micros());
         let (channel, envelope) = payload::addressed(target, "bench", &data);
         let (place, command) = self.route.publish(&channel, &envelope);
-        self.publishers[place].publish(&command);
-        self.publishers[place].flush()
+        self.service = (self.service + 1) % SERVICES;
+        let publisher = &mut self.publishers[place * SERVICES + self.service];
+        publisher.publish(&command);
+        publisher.flush()
     }
 
-    /// Calls `publish` once every `interval` for a while; returns how often.
+    /// Calls `publish` so often every `interval` for a while; returns how often in all.
     pub fn run(
         &mut self,
-        interval: Duration,
+        (interval, messages): (Duration, u64),
         duration: Duration,
         mut publish: impl FnMut(&mut Self) -> Result<(), DriverError>,
     ) -> Result<u64, DriverError> {
@@ -120,7 +129,7 @@ impl Producer {
         let end = self.clock.elapsed() + duration;
         let mut published = 0;
         while self.clock.elapsed() < end {
-            for _ in 0..ticker.elapsed_ticks()? {
+            for _ in 0..ticker.elapsed_ticks()? * messages {
                 publish(self)?;
                 published += 1;
             }

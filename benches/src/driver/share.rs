@@ -27,6 +27,11 @@ impl Driver {
         self.clock = clock;
     }
 
+    /// Publishes nothing from here on, and goes on if Redis goes.
+    pub fn only_listen(&mut self) -> Result<(), DriverError> {
+        Ok(self.poll.registry().deregister(self.publisher.stream())?)
+    }
+
     /// Lets clients connect from this address on.
     pub fn come_from(&mut self, address: Ipv4Addr) {
         self.first_address = address;

@@ -40,8 +40,9 @@ pub struct Options {
     /// On which Redis.
     #[arg(long, value_delimiter = ',', default_value = "single,cluster")]
     pub bus: Vec<bus::Kind>,
-    /// Messages a second to single clients; branches get two fifths of that.
-    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    /// Messages a second to single clients, of which those of a millisecond come together; branches get
+    /// two fifths of that.
+    #[arg(long, default_value_t = 8_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub rate: u32,
     /// Seconds of each load.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]

@@ -144,7 +144,7 @@ impl Figures {
     }
 
     fn load_table(&self) -> String {
-        let columns: [Column; 9] = [
+        let columns: [Column; 8] = [
             ("messages/s", "rate", 0),
             ("edges that get it", "receivers", 2),
             ("messages per edge", "messages-per-edge", 2),
@@ -153,25 +153,36 @@ impl Figures {
             ("edge, µs per bus message", "edge-per-message", 1),
             ("p50, ms", "p50", 2),
             ("p99, ms", "p99", 2),
-            ("cores busy, %", "busy", 0),
         ];
         let heads: Vec<&str> = columns.iter().map(|(head, ..)| *head).collect();
-        let mut text =
-            format!("| to | Redis | edges | {} | lost / twice / late |\n", heads.join(" | "));
-        text += &format!("|---|---|---|{}---|\n", "---|".repeat(columns.len()));
+        let mut text = format!(
+            "| to | Redis | edges | {} | cores in use | lost / twice / late |\n",
+            heads.join(" | ")
+        );
+        text += &format!("|---|---|---|{}---|---|\n", "---|".repeat(columns.len()));
         for (load, title) in LOADS {
             for (bus, edges) in self.steps() {
                 let cells = self.cells(bus, edges, &format!("{load}-"), &columns);
                 let wrong = ["lost", "duplicated", "reordered"]
                     .map(|what| number(self.value(bus, edges, &format!("{load}-{what}")), 0));
+                let cores = number(self.cores(bus, edges, load), 2);
                 let _ = writeln!(
                     text,
-                    "| {title} | {bus} | {edges} | {cells} | {} |",
+                    "| {title} | {bus} | {edges} | {cells} | {cores} | {} |",
                     wrong.join(" / ")
                 );
             }
         }
         text
+    }
+
+    /// Cores that a load kept busy: the fleet, and the clients and producers that are no part of it.
+    fn cores(&self, bus: &str, edges: u32, load: &str) -> Option<f64> {
+        let value = |what: &str| self.value(bus, edges, &format!("{load}-{what}"));
+        let per_delivery = value("edge-per-delivery")? + value("clients-per-delivery")?;
+        let each = value("redis").unwrap_or_default()
+            + per_delivery * value("deliveries")? / value("published")?;
+        Some(each * value("rate")? / 1e6)
     }
 
     fn cells(&self, bus: &str, edges: u32, prefix: &str, columns: &[Column]) -> String {
@@ -205,18 +216,21 @@ impl Figures {
         sizes.max().unwrap_or_default()
     }
 
-    /// What things cost in the largest fleet of the last bus, which is the one that can grow.
+    /// What things cost in the largest fleet of the last bus, which is the one that can grow. But the CPU
+    /// of Redis is that of the first: a master of a large cluster is as busy as one server is here, and the
+    /// masters here are not, and so do less in a turn.
     fn costs(&self) -> Option<(&str, Costs)> {
-        let (bus, _) = *self.steps().last()?;
+        let steps = self.steps();
+        let ((first, _), (bus, _)) = (*steps.first()?, *steps.last()?);
         let edges = self.largest(bus);
         let value = |what: &str| self.value(bus, edges, what);
         let single = LOADS.iter().filter(|(load, _)| *load != "broadcast");
         let deliveries =
             single.clone().map(|(load, _)| value(&format!("{load}-edge-per-delivery")));
         let mut points = Vec::new();
-        for (_, edges) in self.steps().into_iter().filter(|(of, _)| *of == bus) {
+        for (_, edges) in steps.iter().filter(|(of, _)| *of == first) {
             for (load, _) in single.clone() {
-                let at = |what: &str| self.value(bus, edges, &format!("{load}-{what}"));
+                let at = |what: &str| self.value(first, *edges, &format!("{load}-{what}"));
                 points.push((at("receivers")?, at("redis")?));
             }
         }
@@ -312,7 +326,7 @@ fn needs_table(costs: &Costs, workers: f64, per_worker: f64) -> String {
         }
     }
     let mut text = format!(
-        "| {workers:.0} × {per_worker:.0} connections an edge | {} |\n|---|{}\n",
+        "| {workers:.0} × up to {per_worker:.0} connections an edge | {} |\n|---|{}\n",
         heads.join(" | "),
         "---|".repeat(heads.len())
     );

@@ -14,8 +14,12 @@ use crate::clock::Clock;
 use crate::driver::{Driver, DriverError, Histogram, Integrity, Privacy};
 use crate::process::{Process, ProcessError};
 
-/// Each edge's clients come from an address of their own from here on, so that ports do not run out.
-const FIRST_ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+/// Clients that connect from one address: the kernel takes ever longer to find a free port once half of
+/// its range, 14 000, is taken.
+const PER_ADDRESS: usize = 10_000;
+
+/// Clients whose connecting has a deadline of its own.
+const PIECE: usize = 2_000;
 
 /// What the process is told on its command line.
 #[derive(Debug, Clone, clap::Parser)]
@@ -73,9 +77,10 @@ pub fn run(options: &Options) -> Result<(), DriverError> {
     let layout = Layout::new(options.edges, options.per_edge);
     let first = layout.first_client(options.edge);
     let mut driver = Driver::new(options.port, options.redis, Privacy::None)?;
+    driver.only_listen()?;
     driver.follow(Clock::continued(options.clock));
-    let address = u32::try_from(options.edge).map_err(io::Error::other)?;
-    driver.come_from(Ipv4Addr::from_bits(FIRST_ADDRESS.to_bits() + address));
+    driver.come_from(first_address(options.port));
+    driver.spread(PER_ADDRESS);
     driver.number_users_from(u32::try_from(first).map_err(io::Error::other)?);
     let commands = io::stdin();
     driver.listen_to(commands.as_raw_fd())?;
@@ -88,6 +93,10 @@ pub fn run(options: &Options) -> Result<(), DriverError> {
         }
         match Command::parse(&line) {
             Some(Command::Connect) => {
+                // A piece at a time, since each piece may take its time.
+                for count in (PIECE..options.per_edge).step_by(PIECE) {
+                    driver.connect(count)?;
+                }
                 driver.connect(options.per_edge)?;
                 driver.join_each(|client| layout.rooms_of(first + client))?;
                 say(&driver.client_ids().collect::<Vec<_>>().join(" "))?;
@@ -105,6 +114,13 @@ pub fn run(options: &Options) -> Result<(), DriverError> {
             None => return Err(DriverError::Unexpected(line)),
         }
     }
+}
+
+/// Where the clients of an edge begin to come from. No two edges have a port in common, and what the
+/// kernel still remembers of an earlier fleet's connections is not in the way.
+fn first_address(port: u16) -> Ipv4Addr {
+    let [high, low] = port.to_be_bytes();
+    Ipv4Addr::new(127, high, low, 1)
 }
 
 fn say(line: &str) -> io::Result<()> {

@@ -15,7 +15,7 @@ use super::load;
 use super::reading::{Cost, Growth, LoadReading, Reading, RestReading, Storm};
 use crate::clock::Clock;
 use crate::driver::{DriverError, Producer};
-use crate::process::{self, Machine, ProcessError};
+use crate::process::{self, ProcessError};
 use crate::turn::{TurnError, settle_all};
 
 /// Rooms that every client is in unasked, with default settings.
@@ -75,7 +75,6 @@ struct Usage {
     edges: f64,
     redis: f64,
     clients: f64,
-    machine: Machine,
 }
 
 /// Puts a fleet of so many edges through everything.
@@ -87,7 +86,7 @@ pub fn measure(setting: &Setting<'_>, kind: bus::Kind, edges: usize) -> Result<R
     for audience in load::Kind::ALL {
         let reading = match audience {
             load::Kind::Broadcast => fleet.broadcast()?,
-            one => fleet.load(one, interval(one, setting.rate), setting.duration)?,
+            one => fleet.load(one, pace(one, setting.rate), setting.duration)?,
         };
         loads.push((audience, LoadReading { cost: reading.cost.without(&quiet), ..reading }));
     }
@@ -109,12 +108,13 @@ pub fn rest(
     Ok(RestReading { bus: kind, edges, clients: fleet.layout.clients(), cost })
 }
 
-/// Between two messages: branches have ten members each, and get fewer.
-fn interval(kind: load::Kind, rate: u32) -> Duration {
-    let second = Duration::from_secs(1);
+/// How often messages come and how many at once: branches have ten members each, and get them less often.
+fn pace(kind: load::Kind, rate: u32) -> (Duration, u64) {
+    let messages = (rate / 1_000).max(1);
+    let interval = Duration::from_secs(1) * messages / rate;
     match kind {
-        load::Kind::Branch => second * 5 / 2 / rate,
-        _ => second / rate,
+        load::Kind::Branch => (interval * 5 / 2, messages.into()),
+        _ => (interval, messages.into()),
     }
 }
 
@@ -184,13 +184,13 @@ impl Fleet {
     fn load(
         &mut self,
         kind: load::Kind,
-        interval: Duration,
+        pace: (Duration, u64),
         duration: Duration,
     ) -> Result<LoadReading, TurnError> {
-        self.publish(kind, interval, WARM_UP)?;
+        self.publish(kind, pace, WARM_UP)?;
         let messages_before = Counts::of_all(&self.edges)?.bus_messages;
         let before = self.usage()?;
-        let (published, received) = self.publish(kind, interval, duration)?;
+        let (published, received) = self.publish(kind, pace, duration)?;
         let cost = self.usage()?.since(&before);
         let bus_messages = Counts::of_all(&self.edges)?.bus_messages - messages_before;
         Ok(LoadReading { published, bus_messages, received, cost })
@@ -200,12 +200,12 @@ impl Fleet {
     fn publish(
         &mut self,
         kind: load::Kind,
-        interval: Duration,
+        pace: (Duration, u64),
         duration: Duration,
     ) -> Result<(u64, Received), TurnError> {
         Clients::begin(&mut self.clients)?;
         let mut turns = kind.turns(&self.layout);
-        let published = self.producer.run(interval, duration, |producer| {
+        let published = self.producer.run(pace, duration, |producer| {
             let (number, sequence) = turns.next();
             kind.address(number, &self.ids, |target| producer.publish(target, sequence))
         })?;
@@ -277,7 +277,6 @@ impl Fleet {
             edges: self.edges_cpu()?,
             redis: self.bus.cpu()?,
             clients: Clients::cpu(&self.clients)? + process::own_cpu()?.used_seconds,
-            machine: Machine::read()?,
         })
     }
 }
@@ -291,7 +290,19 @@ impl Usage {
             edges: self.edges - earlier.edges,
             redis: self.redis - earlier.redis,
             clients: self.clients - earlier.clients,
-            busy: self.machine.busy_since(&earlier.machine),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_come_together_where_there_are_thousands() {
+        let millis = Duration::from_millis;
+        assert_eq!(pace(load::Kind::User, 8_000), (millis(1), 8));
+        assert_eq!(pace(load::Kind::Branch, 8_000), (Duration::from_micros(2_500), 8));
+        assert_eq!(pace(load::Kind::Client, 200), (millis(5), 1));
     }
 }
