@@ -43,8 +43,8 @@ fn a_fleet_is_measured_on_one_redis_and_on_a_cluster() {
                 close(figure(wrong), 0.0, wrong);
             }
         }
-        // Three channels of its own, and for each edge those of four branches, a merchant, a region.
-        close(figures["channels-per-connection"], 3.0 + 2.0 * 6.0 / 40.0, bus);
+        // Three channels of its own, and on each edge four branches, a merchant, a region, two default rooms.
+        close(figures["channels-per-connection"], 3.0 + 2.0 * 8.0 / 40.0, bus);
         assert!(figures["storm-channels"] > 0.0 && figures["rest-time"] >= 1.0, "{lines}");
     }
 }
