@@ -52,7 +52,7 @@ fn a_fleet_is_measured_on_one_redis_and_on_a_cluster() {
 fn figures<'a>(lines: &'a str, bus: &str) -> HashMap<&'a str, f64> {
     let fields = lines.lines().map(|line| line.split('\t').collect::<Vec<_>>());
     let own = fields.filter(|fields| fields[0] == bus);
-    own.map(|fields| (fields[2], fields[4].parse().unwrap())).collect()
+    own.map(|fields| (fields[2], fields[4].parse().expect("a figure is a number"))).collect()
 }
 
 fn close(found: f64, expected: f64, what: &str) {

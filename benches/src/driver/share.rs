@@ -17,7 +17,7 @@ use super::{COMMANDS, Driver, DriverError, PATIENCE};
 use crate::clock::Clock;
 
 /// A wait for a command is cut into pieces of this length, and goes on.
-const COMMAND_WAIT: Duration = Duration::from_secs(3600);
+const COMMAND_WAIT: Duration = Duration::from_hours(1);
 
 // === impl Driver ===
 

@@ -135,7 +135,7 @@ impl Figures {
     fn table(&self, columns: &[Column]) -> String {
         let heads: Vec<&str> = columns.iter().map(|(head, ..)| *head).collect();
         let mut text = format!("| Redis | edges | {} |\n", heads.join(" | "));
-        text += &format!("|---|---|{}\n", "---|".repeat(columns.len()));
+        let _ = writeln!(text, "|---|---|{}", "---|".repeat(columns.len()));
         for (bus, edges) in self.steps() {
             let cells = self.cells(bus, edges, "", columns);
             let _ = writeln!(text, "| {bus} | {edges} | {cells} |");
@@ -159,7 +159,7 @@ impl Figures {
             "| to | Redis | edges | {} | cores in use | lost / twice / late |\n",
             heads.join(" | ")
         );
-        text += &format!("|---|---|---|{}---|---|\n", "---|".repeat(columns.len()));
+        let _ = writeln!(text, "|---|---|---|{}---|---|", "---|".repeat(columns.len()));
         for (load, title) in LOADS {
             for (bus, edges) in self.steps() {
                 let cells = self.cells(bus, edges, &format!("{load}-"), &columns);
@@ -388,7 +388,9 @@ mod tests {
     #[test]
     fn runs_come_to_their_median_and_what_is_missing_to_a_dash() {
         let mut figures = Figures::default();
-        [9.0, 10.0, 30.0].into_iter().for_each(|redis| figures.add(&run(redis)));
+        for redis in [9.0, 10.0, 30.0] {
+            figures.add(&run(redis));
+        }
         assert_eq!(figures.value("cluster", 2, "branch-redis"), Some(14.0));
         let tables = figures.tables();
         assert!(tables.contains("| cluster | 2 | 38 000 | 3 | – | 3.00 |"), "{tables}");

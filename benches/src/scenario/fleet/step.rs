@@ -28,10 +28,10 @@ const WARM_UP: Duration = Duration::from_millis(500);
 const BROADCASTS: u64 = 3;
 
 /// Between pings, where they would be in the way of what is measured: beyond the end of it.
-const PING_NEVER: Duration = Duration::from_secs(3600);
+const PING_NEVER: Duration = Duration::from_hours(1);
 
 /// The longest that the edges may take until everything is confirmed.
-const CONFIRM_PATIENCE: Duration = Duration::from_secs(60);
+const CONFIRM_PATIENCE: Duration = Duration::from_mins(1);
 
 /// Between two questions whether it is.
 const CONFIRM_RETRY: Duration = Duration::from_millis(20);
@@ -237,7 +237,7 @@ impl Fleet {
         let connects = connects_before + self.edges.len() as u64;
         let counts = self.await_confirmed(|counts| counts.connects >= connects)?;
         Ok(Storm {
-            seconds: (self.clock.elapsed() - began).as_secs_f64(),
+            seconds: self.clock.elapsed().saturating_sub(began).as_secs_f64(),
             edges_cpu: self.edges_cpu()? - edges_before,
             redis_cpu: self.bus.first_cpu()?,
             channels: counts.confirmed / self.bus.route().ports().len() as u64,
@@ -286,7 +286,7 @@ impl Fleet {
 impl Usage {
     fn since(&self, earlier: &Self) -> Cost {
         Cost {
-            seconds: (self.at - earlier.at).as_secs_f64(),
+            seconds: self.at.saturating_sub(earlier.at).as_secs_f64(),
             edges: self.edges - earlier.edges,
             redis: self.redis - earlier.redis,
             clients: self.clients - earlier.clients,
