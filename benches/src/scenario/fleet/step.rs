@@ -103,7 +103,7 @@ pub fn rest(
     edges: usize,
 ) -> Result<RestReading, TurnError> {
     let mut fleet = Fleet::start(setting, kind, edges, None)?;
-    fleet.fill()?;
+    fleet.connect()?;
     let cost = fleet.watch(setting.rest.0)?;
     Ok(RestReading { bus: kind, edges, clients: fleet.layout.clients(), cost })
 }
@@ -158,11 +158,7 @@ impl Fleet {
         let redis_bytes_before = self.bus.memory()?;
         let channels_before = Counts::of_all(&self.edges)?.confirmed;
         let before = self.usage()?;
-        for clients in &mut self.clients {
-            self.ids.extend(clients.connect()?);
-        }
-        let memberships = self.layout.clients() * (ROOM_MEMBERS.len() + DEFAULT_ROOMS);
-        let counts = self.await_confirmed(|counts| counts.memberships >= memberships as u64)?;
+        let counts = self.connect()?;
         let connect = self.usage()?.since(&before);
         Ok(Growth {
             connect,
@@ -172,6 +168,15 @@ impl Fleet {
             redis_connections: self.bus.connections()?,
             channels: counts.confirmed - channels_before,
         })
+    }
+
+    /// Lets everybody connect and join, edge after edge, and waits until all of it is confirmed.
+    fn connect(&mut self) -> Result<Counts, TurnError> {
+        for clients in &mut self.clients {
+            self.ids.extend(clients.connect()?);
+        }
+        let memberships = self.layout.clients() * (ROOM_MEMBERS.len() + DEFAULT_ROOMS);
+        self.await_confirmed(|counts| counts.memberships >= memberships as u64)
     }
 
     /// What the fleet needs when nothing is asked of it.
