@@ -58,6 +58,12 @@ bench *arguments:
     cargo build --release -p signal-benches --features emitter
     target/release/signal-bench {{arguments}}
 
+# What a fleet of edges costs as it grows, on one Redis and on a cluster: about eight minutes
+fleet *arguments:
+    cargo build --release --bin signal
+    cargo build --release -p signal-benches
+    target/release/signal-bench fleet {{arguments}}
+
 # The same scenarios on other servers, each installed by its own package manager
 bench-peers *arguments:
     ./benches/peers/install.sh

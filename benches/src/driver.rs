@@ -11,10 +11,13 @@ mod histogram;
 mod ingest;
 pub mod payload;
 mod privacy;
+mod producer;
 mod publisher;
 mod sequence;
+mod share;
 mod tally;
 mod ticker;
+mod turns;
 mod window;
 
 use std::io;
@@ -25,13 +28,16 @@ use mio::{Events, Interest, Poll, Token};
 
 use self::connection::{Connection, Phase};
 pub use self::dialect::Dialect;
+pub use self::histogram::Histogram;
 use self::payload::{Audience, MARKER_EVENT, Template};
 pub use self::privacy::Privacy;
 use self::privacy::Seals;
+pub use self::producer::{Producer, Route};
 use self::publisher::Publisher;
 use self::tally::Tally;
 pub use self::tally::{Integrity, Latency, Progress};
 use self::ticker::Ticker;
+pub use self::turns::Turns;
 use self::window::{Recipients, Window};
 use crate::clock::Clock;
 use crate::websocket;
@@ -51,13 +57,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Between one round of markers and the next.
 const MARKER_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Step between one user and the next: coprime to every audience used, so that all are visited
-/// evenly and neighbours in memory are not neighbours in time.
-const USER_STRIDE: usize = 379;
-
 const PUBLISHER: Token = Token(0);
 const TICKER: Token = Token(1);
-const FIRST_CONNECTION: usize = 2;
+const COMMANDS: Token = Token(2);
+const FIRST_CONNECTION: usize = 3;
 
 /// Why a load could not be driven.
 #[derive(Debug, thiserror::Error)]
@@ -138,6 +141,8 @@ pub struct Driver {
     unmarked: usize,
     /// Added to a client's number, for its user id.
     first_user: u32,
+    /// The address that the first client connects from.
+    first_address: Ipv4Addr,
     /// Clients connect from one address after another, as many from each.
     per_address: usize,
     /// Connections ever opened.
@@ -146,6 +151,8 @@ pub struct Driver {
     ponged: Vec<usize>,
     /// Bursts of clients are under way.
     bursting: bool,
+    /// What [`Driver::await_command`] waits for is there.
+    commanded: bool,
 }
 
 /// A load under way: what [`Driver::run`] continues.
@@ -154,9 +161,8 @@ pub struct Running {
     load: Load,
     template: Template,
     ticker: Option<Ticker>,
-    /// Messages sent so far, by target: the room, or each user, or each of the rooms.
-    sent: Vec<u64>,
-    target: usize,
+    /// Targets are the room, or each user, or each of the rooms.
+    turns: Turns,
     crowd: Option<Crowd>,
 }
 
@@ -194,10 +200,12 @@ impl Driver {
             handshakes: 0,
             unmarked: 0,
             first_user: 0,
+            first_address: Ipv4Addr::LOCALHOST,
             per_address: usize::MAX,
             opened: 0,
             ponged: Vec::new(),
             bursting: false,
+            commanded: false,
         })
     }
 
@@ -305,7 +313,7 @@ impl Driver {
             }
         };
         let template = Template::new(self.dialect, load.audience);
-        Ok(Running { load, template, ticker, sent: vec![0; targets], target: 0, crowd: None })
+        Ok(Running { load, template, ticker, turns: Turns::among(targets), crowd: None })
     }
 
     /// Drives a load for a while.
@@ -341,9 +349,9 @@ impl Driver {
     /// What was lost, duplicated or reordered since the load started.
     pub fn integrity(&self, running: &Running) -> Integrity {
         let sent_to = |client: usize| match running.load.audience {
-            Audience::Room => running.sent[0],
-            Audience::User => running.sent[client],
-            Audience::Rooms => running.sent[client / payload::ROOM_MEMBERS],
+            Audience::Room => running.turns.sent(0),
+            Audience::User => running.turns.sent(client),
+            Audience::Rooms => running.turns.sent(client / payload::ROOM_MEMBERS),
         };
         let clients = self.connections.iter().enumerate();
         let lost = clients.map(|(client, connection)| connection.sequence.lost(sent_to(client)));
@@ -371,7 +379,7 @@ impl Driver {
     }
 
     fn expected(&self, running: &Running) -> u64 {
-        let sent: u64 = running.sent.iter().sum();
+        let sent = running.turns.total();
         match running.load.audience {
             Audience::Room => sent * self.connections.len() as u64,
             Audience::User => sent,
@@ -380,8 +388,8 @@ impl Driver {
     }
 
     fn source(&self) -> Ipv4Addr {
-        let address = u8::try_from(self.opened / self.per_address % 200).expect("below 200");
-        Ipv4Addr::new(127, 0, 0, 1 + address)
+        let address = u32::try_from(self.opened / self.per_address % 200).expect("below 200");
+        Ipv4Addr::from_bits(self.first_address.to_bits() + address)
     }
 
     fn publish_to_crowd(&mut self, running: &mut Running, ticks: usize) {
@@ -398,9 +406,7 @@ impl Driver {
     fn publish(&mut self, running: &mut Running, count: usize) {
         let now = if count > 0 { self.clock.micros() } else { 0 };
         for _ in 0..count {
-            let target = running.next_target();
-            let sequence = running.sent[target];
-            running.sent[target] += 1;
+            let (target, sequence) = running.turns.next();
             let outgoing = &mut self.publisher.outgoing;
             running.template.write(outgoing, sequence, now, number(target));
             if let Some(window) = &mut self.tally.window {
@@ -443,6 +449,7 @@ impl Driver {
                 }
                 // The tick is counted by the load; the publisher is flushed after each step.
                 TICKER | PUBLISHER => {}
+                COMMANDS => self.commanded = true,
                 Token(token) => {
                     let client = token - FIRST_CONNECTION;
                     if self.connections[client].phase == Phase::Connecting {
@@ -513,11 +520,6 @@ impl Running {
     fn elapsed_ticks(&self) -> Result<usize, DriverError> {
         let ticks = self.ticker.as_ref().map_or(Ok(0), Ticker::elapsed_ticks)?;
         Ok(usize::try_from(ticks).unwrap_or(usize::MAX))
-    }
-
-    fn next_target(&mut self) -> usize {
-        self.target = (self.target + USER_STRIDE) % self.sent.len();
-        self.target
     }
 
     /// Also publishes to [`payload::ROOM`], whose members others drive: one message every `period`

@@ -2,12 +2,14 @@
 //!
 //! - [`rows`]: what is measured, and the budget of each row;
 //! - [`turn`]: one turn of one server: fresh Redis, fresh server, clients, warm-up, reading;
-//! - [`scenario`]: turns that are more than one load: churn, fairness, ingest, workers, the emitter;
+//! - [`scenario`]: turns that are more than one load: churn, fairness, ingest, workers, the emitter,
+//!   and a fleet of many edges;
 //! - [`driver`]: the single-threaded load driver: clients, publisher, sequence checks;
 //! - [`floor`]: the smallest epoll program that does Signal's work, the yardstick;
 //! - [`process`]: child processes pinned to a core, and what the kernel says they used;
 //! - [`report`]: medians, ratios and the table;
 //! - [`summary`]: what several runs come to, as tables and charts;
+//! - [`million`]: what a fleet was measured to cost, carried to larger ones;
 //! - [`websocket`], [`resp`], [`clock`]: the bytes and the time both sides share.
 //!
 //! Nothing here is part of the product, and the engine is not linked in: Signal is measured from
@@ -17,6 +19,7 @@
 pub mod clock;
 pub mod driver;
 pub mod floor;
+pub mod million;
 pub mod process;
 pub mod report;
 pub mod resp;

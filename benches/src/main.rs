@@ -18,7 +18,7 @@ use clap::Parser;
 use signal_benches::driver::Privacy;
 use signal_benches::report::{PrivacyRound, Report, Round, cost_micros};
 use signal_benches::rows::{IDLE_CLIENTS, IDLE_KEY, PRIVACY_ROWS, PrivacyRow, TRAFFIC_ROWS};
-use signal_benches::scenario::{churn, emitter, ingest, mixed, peers, workers};
+use signal_benches::scenario::{churn, emitter, fleet, ingest, mixed, peers, workers};
 use signal_benches::turn::{self, Setting, Subject, TurnError};
 use signal_benches::{floor, process, summary};
 
@@ -78,6 +78,11 @@ enum Command {
     /// Runs the members of the room of the fairness row: how its turns start them.
     #[command(hide = true)]
     Crowd(mixed::CrowdOptions),
+    /// Measures a fleet of edges: what it costs Redis, the edges and the machine as it grows.
+    Fleet(fleet::Options),
+    /// Runs the clients of one edge of the fleet: how its steps start them.
+    #[command(hide = true)]
+    FleetClients(fleet::clients::Options),
     /// Prints the tables, and draws the charts, of several runs.
     Summary(summary::Options),
 }
@@ -96,6 +101,10 @@ fn main() -> ExitCode {
         Some(Command::Crowd(options)) => process::lift_file_limit()
             .map_err(|error| error.to_string())
             .and_then(|_| mixed::crowd(options).map_err(|error| error.to_string())),
+        Some(Command::Fleet(options)) => return measure_fleet(options),
+        Some(Command::FleetClients(options)) => process::lift_file_limit()
+            .map_err(|error| error.to_string())
+            .and_then(|_| fleet::clients::run(options).map_err(|error| error.to_string())),
         Some(Command::Summary(options)) => summary::run(options)
             .and_then(|text| io::stdout().write_all(text.as_bytes()))
             .map_err(|error| error.to_string()),
@@ -133,6 +142,27 @@ fn measure(arguments: &Arguments) -> ExitCode {
         (true, true) => ExitCode::SUCCESS,
         (_, false) => ExitCode::from(1),
         (false, true) => ExitCode::from(2),
+    }
+}
+
+fn measure_fleet(options: &fleet::Options) -> ExitCode {
+    let own = match std::env::current_exe() {
+        Ok(own) => own,
+        Err(error) => return failed("cannot find this program", &error),
+    };
+    let report = match fleet::run(options, &own) {
+        Ok(report) => report,
+        Err(error) => return failed("fleet", &error),
+    };
+    let mut lines = Vec::new();
+    let written = report.write_tsv(&mut lines).and_then(|()| {
+        let tables = summary::fleet_tables(&String::from_utf8_lossy(&lines));
+        io::stdout().write_all(tables.as_bytes())
+    });
+    match written {
+        Err(error) => failed("output", &error),
+        Ok(()) if report.integrity().is_whole() => ExitCode::SUCCESS,
+        Ok(()) => ExitCode::from(1),
     }
 }
 

@@ -1,17 +1,19 @@
 //! Child processes pinned to a core, and what the kernel says they used.
 //!
-//! Owns the children: each is killed, by its own handle, when its [`Process`] is dropped. Never
-//! touches a process that it did not start. Start-up is bounded by `START_PATIENCE`.
+//! Owns the children: each is killed, by its own handle, when its [`Process`] is dropped, and by the
+//! kernel if this process is killed before it could. Never touches a process that it did not start.
+//! Start-up is bounded by `START_PATIENCE`.
 
 use std::ffi::OsStr;
 use std::io::{self, BufRead as _, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit};
 
 use crate::clock::Clock;
+use crate::resp;
 
 /// The longest that a child may take to accept connections.
 const START_PATIENCE: Duration = Duration::from_secs(10);
@@ -66,6 +68,8 @@ pub struct Cpu {
 pub struct Process {
     name: &'static str,
     child: Child,
+    /// What it says, if it was started to be listened to.
+    output: Option<io::BufReader<ChildStdout>>,
 }
 
 // === impl Process ===
@@ -98,10 +102,23 @@ impl Process {
         Self::spawn(name, &mut command)
     }
 
+    /// The same, for a program that is also told lines with [`Process::tell`].
+    pub fn start_conversing(
+        name: &'static str,
+        cores: &str,
+        program: &OsStr,
+        arguments: &[String],
+    ) -> Result<Self, ProcessError> {
+        let mut command = command(cores, program, arguments, &[]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        Self::spawn(name, &mut command)
+    }
+
     fn spawn(name: &'static str, command: &mut Command) -> Result<Self, ProcessError> {
-        let child =
+        let mut child =
             command.spawn().map_err(|source| ProcessError::Start { program: name, source })?;
-        Ok(Self { name, child })
+        let output = child.stdout.take().map(io::BufReader::new);
+        Ok(Self { name, child, output })
     }
 
     /// Waits until it accepts connections on `port`.
@@ -124,12 +141,19 @@ impl Process {
         cpu(self.child.id()).map_err(|source| ProcessError::Usage { program: self.name, source })
     }
 
-    /// Waits until it says a line; it was started with [`Process::start_speaking`].
+    /// Waits until it says a line; it was started with [`Process::start_speaking`] or
+    /// [`Process::start_conversing`].
     pub fn await_line(&mut self) -> Result<String, ProcessError> {
-        let output = self.child.stdout.take().ok_or(ProcessError::Deaf(self.name))?;
+        let output = self.output.as_mut().ok_or(ProcessError::Deaf(self.name))?;
         let mut line = String::new();
-        io::BufReader::new(output).read_line(&mut line)?;
+        output.read_line(&mut line)?;
         if line.is_empty() { Err(ProcessError::Ended(self.name)) } else { Ok(line) }
+    }
+
+    /// Tells it a line; it was started with [`Process::start_conversing`].
+    pub fn tell(&mut self, line: &str) -> Result<(), ProcessError> {
+        let input = self.child.stdin.as_mut().ok_or(ProcessError::Deaf(self.name))?;
+        Ok(writeln!(input, "{line}")?)
     }
 
     /// Resident memory in KiB.
@@ -153,8 +177,9 @@ fn command(
     arguments: &[String],
     settings: &[(&str, String)],
 ) -> Command {
-    let mut command = Command::new("taskset");
-    command.arg("-c").arg(cores).arg(program).args(arguments);
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "taskset", "-c"]);
+    command.arg(cores).arg(program).args(arguments);
     for (variable, _) in std::env::vars_os() {
         let text = variable.to_string_lossy();
         if text.starts_with("SIGNAL_") || text.starts_with("APP_ENV_") {
@@ -168,19 +193,52 @@ fn command(
 
 /// Starts a Redis that keeps nothing, on one core; waits until it answers.
 pub fn start_redis(core: usize, port: u16) -> Result<Process, ProcessError> {
+    start_redis_with(&core.to_string(), port, &[])
+}
+
+/// The same on some cores, with further arguments.
+pub fn start_redis_with(cores: &str, port: u16, further: &[&str]) -> Result<Process, ProcessError> {
     let port_text = port.to_string();
     let arguments =
         ["--port", &port_text, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
-    let arguments = arguments.map(str::to_owned);
+    let arguments: Vec<String> =
+        arguments.iter().chain(further).map(|part| (*part).to_owned()).collect();
     let program = OsStr::new("redis-server");
-    let mut redis = Process::start("redis-server", &core.to_string(), program, &arguments, &[])?;
+    let mut redis = Process::start("redis-server", cores, program, &arguments, &[])?;
     redis.await_port(port)?;
+    match ask_redis(port, &["PING"])?.as_str() {
+        "PONG" => Ok(redis),
+        _ => Err(ProcessError::Deaf("redis-server")),
+    }
+}
+
+/// Asks a Redis something that has one line or one text as its answer.
+pub fn ask_redis(port: u16, command: &[&str]) -> io::Result<String> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     stream.set_read_timeout(Some(START_PATIENCE))?;
-    stream.write_all(b"PING\r\n")?;
-    let mut answer = [0; 7];
-    stream.read_exact(&mut answer)?;
-    if &answer == b"+PONG\r\n" { Ok(redis) } else { Err(ProcessError::Deaf("redis-server")) }
+    let mut request = Vec::new();
+    resp::write_command(&mut request, command.iter().map(|part| part.as_bytes()));
+    stream.write_all(&request)?;
+    resp::read_answer(&mut io::BufReader::new(stream))
+}
+
+/// Asks an edge for a page of its admin port.
+pub fn fetch(port: u16, path: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    stream.set_read_timeout(Some(START_PATIENCE))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n")?;
+    let mut response = String::new();
+    stream.read_to_string(&mut response)?;
+    match response.split_once("\r\n\r\n") {
+        Some((head, body)) if head.starts_with("HTTP/1.1 200 ") => Ok(body.to_owned()),
+        _ => Err(io::Error::other(format!("{path} was answered {response:?}"))),
+    }
+}
+
+/// Memory of the kernel's own objects, sockets among them, in KiB.
+pub fn kernel_kib() -> io::Result<u64> {
+    let memory = std::fs::read_to_string("/proc/meminfo")?;
+    kib_of(&memory, "Slab:").ok_or_else(|| io::Error::other("no Slab in meminfo"))
 }
 
 /// What this process has used so far.
@@ -238,9 +296,13 @@ fn process_ticks(stat: &str) -> Option<u32> {
 
 fn resident_kib(pid: u32) -> io::Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let value = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok());
-    value.ok_or_else(|| io::Error::other("no VmRSS in status"))
+    kib_of(&status, "VmRSS:").ok_or_else(|| io::Error::other("no VmRSS in status"))
+}
+
+/// A line of a file of the kernel's with a name, a number and `kB`.
+fn kib_of(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.trim().strip_suffix(" kB")?.parse().ok()
 }
 
 #[cfg(test)]
@@ -252,6 +314,13 @@ mod tests {
         let stat = "12 (a) b) S 1 2 3 4 5 6 7 8 9 10 150 25 0 0 20 0";
         assert_eq!(process_ticks(stat), Some(175));
         assert_eq!(process_ticks("12 (a) S 1 2"), None);
+    }
+
+    #[test]
+    fn a_line_of_the_kernel_is_found_by_its_name() {
+        assert_eq!(kib_of("MemTotal: 9 kB\nSlab:   12 kB\n", "Slab:"), Some(12));
+        assert_eq!(kib_of("Slab: 12", "Slab:"), None);
+        assert!(kernel_kib().unwrap() > 0);
     }
 
     #[test]

@@ -1,9 +1,10 @@
-//! RESP2, as far as publishing and subscribing need it.
+//! RESP2, as far as publishing, subscribing and asking a server about itself need it.
 //!
-//! Owns no socket. Reads flat arrays of at most three elements, which is all that a subscribed
-//! connection receives; anything else is an error, never a guess.
+//! Owns no socket. Of pushes reads flat arrays of at most three elements, which is all that a
+//! subscribed connection receives, of answers one line or one bulk string; anything else is an error,
+//! never a guess.
 
-use std::io::Write as _;
+use std::io::{self, BufRead, Write as _};
 
 /// What was read is not a reply that a subscriber can get.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +36,26 @@ pub fn write_command<'a>(out: &mut Vec<u8>, parts: impl ExactSizeIterator<Item =
         let _ = write!(out, "${}\r\n", part.len());
         out.extend_from_slice(part);
         out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// Reads an answer that is one line or one bulk string, without its type and its ends.
+pub fn read_answer(input: &mut impl BufRead) -> io::Result<String> {
+    let mut line = String::new();
+    input.read_line(&mut line)?;
+    let line = line.trim_end();
+    let unexpected = || io::Error::other(format!("unexpected answer from redis: {line:?}"));
+    match line.split_at_checked(1) {
+        Some(("+" | ":", text)) => Ok(text.to_owned()),
+        Some(("-", text)) => Err(io::Error::other(format!("redis answered {text}"))),
+        Some(("$", length)) => {
+            let length = decimal(length.as_bytes()).ok_or_else(unexpected)?;
+            let mut body = vec![0; length + 2];
+            input.read_exact(&mut body)?;
+            body.truncate(length);
+            String::from_utf8(body).map_err(|_| unexpected())
+        }
+        _ => Err(unexpected()),
     }
 }
 
@@ -121,6 +142,18 @@ mod tests {
         for input in [&b"+OK\r\n"[..], b"*2\r\n", b"*3\r\n$-1\r\n", b"*3\r\n$x\r\n", b"-NOPERM\r\n"]
         {
             assert!(parse_push(input).is_err());
+        }
+    }
+
+    #[test]
+    fn an_answer_is_a_line_or_a_bulk_string() {
+        let mut input = &b"+OK\r\n$4\r\na\r\nb\r\n:12\r\n-ERR no\r\n*1\r\n$-1\r\n"[..];
+        for expected in ["OK", "a\r\nb", "12"] {
+            assert_eq!(read_answer(&mut input).unwrap(), expected);
+        }
+        for part in ["ERR no", "*1", "$-1", "\"\""] {
+            let error = read_answer(&mut input).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
         }
     }
 

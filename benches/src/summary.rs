@@ -1,12 +1,16 @@
-//! What several runs come to: the tables and charts of `docs/performance.md`.
+//! What several runs come to: the tables and charts of `docs/performance.md` and `docs/million.md`.
 //!
 //! Pure but for the files it is given: reads what `--out` wrote, writes Markdown and SVG. Of several
 //! runs it shows the lowest and the highest, so that what does not repeat can be seen.
+
+mod fleet;
 
 use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use self::fleet::Figures;
+pub use self::fleet::fleet_tables;
 use crate::report::{maximum, median, minimum};
 
 /// What is to be summed up.
@@ -18,6 +22,9 @@ pub struct Options {
     /// Runs of `signal-bench --peers … --out`.
     #[arg(long, value_name = "FILE")]
     peers: Vec<PathBuf>,
+    /// Runs of `signal-bench fleet --out`.
+    #[arg(long, value_name = "FILE")]
+    fleet: Vec<PathBuf>,
     /// Where the charts go.
     #[arg(long, value_name = "DIRECTORY", default_value = "docs")]
     into: PathBuf,
@@ -80,6 +87,17 @@ pub fn run(options: &Options) -> io::Result<String> {
             }),
         ] {
             let bars = peer_bars(&costs, rows);
+            std::fs::write(options.into.join(file), chart(title, &bars))?;
+        }
+    }
+    if !options.fleet.is_empty() {
+        let mut figures = Figures::default();
+        for path in &options.fleet {
+            figures.add(&std::fs::read_to_string(path)?);
+        }
+        text += &figures.tables();
+        text += &figures.carried();
+        for (file, title, bars) in figures.charts() {
             std::fs::write(options.into.join(file), chart(title, &bars))?;
         }
     }

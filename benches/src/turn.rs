@@ -238,20 +238,13 @@ impl Subject {
         let started = match self {
             Self::Signal(binary) => {
                 let encryption = if privacy == Privacy::None { "off" } else { "optional" };
-                let settings = [
+                let mut settings = edge_settings(port, setting.workers);
+                settings.extend([
                     ("SIGNAL_ENCRYPTION", encryption.to_owned()),
-                    ("SIGNAL_LISTEN", format!("127.0.0.1:{port}")),
                     ("SIGNAL_ADMIN_LISTEN", "127.0.0.1:0".to_owned()),
-                    ("SIGNAL_WORKERS", setting.workers.to_string()),
-                    // The rate that a client may have is not what is measured.
-                    ("SIGNAL_MESSAGE_RATE", "1000000".to_owned()),
-                    ("SIGNAL_MESSAGE_BURST", "1000000".to_owned()),
-                    ("SIGNAL_AUTH", "insecure-dev".to_owned()),
-                    ("SIGNAL_ROOMS", "*".to_owned()),
-                    ("SIGNAL_LOG", "warn".to_owned()),
                     ("APP_ENV_WEBSOCKET_REDIS_MODE", "single".to_owned()),
                     ("APP_ENV_WEBSOCKET_REDIS_PORT", redis.to_string()),
-                ];
+                ]);
                 let arguments = ["serve".to_owned()];
                 Process::start("signal", &cores, binary.as_os_str(), &arguments, &settings)?
             }
@@ -330,13 +323,37 @@ impl Usage {
     }
 }
 
+/// The settings of an edge that is measured, but for its bus and its admin port.
+pub(crate) fn edge_settings(port: u16, workers: usize) -> Vec<(&'static str, String)> {
+    vec![
+        ("SIGNAL_LISTEN", format!("127.0.0.1:{port}")),
+        ("SIGNAL_WORKERS", workers.to_string()),
+        // The rate that a client may have is not what is measured.
+        ("SIGNAL_MESSAGE_RATE", "1000000".to_owned()),
+        ("SIGNAL_MESSAGE_BURST", "1000000".to_owned()),
+        ("SIGNAL_AUTH", "insecure-dev".to_owned()),
+        ("SIGNAL_ROOMS", "*".to_owned()),
+        ("SIGNAL_LOG", "warn".to_owned()),
+    ]
+}
+
 /// Waits until the server's resident memory rests; returns it in KiB.
 pub(crate) fn settle(driver: &mut Driver, server: &Process) -> Result<f64, TurnError> {
-    let mut last = server.resident_kib()?;
+    settle_all(&[server], |interval| Ok(driver.idle(interval)?))
+}
+
+/// Waits until the resident memory of all servers together rests; returns it in KiB. `idle` lets the
+/// time between two readings pass.
+pub(crate) fn settle_all(
+    servers: &[&Process],
+    mut idle: impl FnMut(Duration) -> Result<(), TurnError>,
+) -> Result<f64, TurnError> {
+    let read = || servers.iter().map(|server| server.resident_kib()).sum::<Result<u64, _>>();
+    let mut last = read()?;
     let mut rests = 0;
     for _ in 0..SETTLE_READINGS_MAX {
-        driver.idle(SETTLE_INTERVAL)?;
-        let resident = server.resident_kib()?;
+        idle(SETTLE_INTERVAL)?;
+        let resident = read()?;
         rests = if resident.abs_diff(last) <= SETTLE_KIB { rests + 1 } else { 0 };
         last = resident;
         if rests == 3 {

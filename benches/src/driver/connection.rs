@@ -51,6 +51,8 @@ pub(super) struct Connection {
     /// The client's half of the agreement on keys, until the server's has come.
     offer: Option<Offer>,
     pub(super) keys: Option<Box<Keyring>>,
+    /// The client id that Signal gave it.
+    pub(super) id: Box<str>,
 }
 
 /// A frame that is all there.
@@ -86,6 +88,15 @@ fn connect(source: Ipv4Addr, address: SocketAddr) -> io::Result<TcpStream> {
     Ok(TcpStream::from_std(socket.into()))
 }
 
+/// The `id` of `connected`; empty if there is none.
+fn client_id(text: &[u8]) -> Box<str> {
+    const NAME: &[u8] = br#""id":""#;
+    let start = text.windows(NAME.len()).position(|window| window == NAME);
+    let rest = start.map_or(&b""[..], |start| &text[start + NAME.len()..]);
+    let end = rest.iter().position(|byte| *byte == b'"').unwrap_or_default();
+    String::from_utf8_lossy(&rest[..end]).into()
+}
+
 // === impl Connection ===
 
 impl Connection {
@@ -107,6 +118,7 @@ impl Connection {
             dialect,
             offer: privacy.encrypts().then(Offer::new),
             keys: None,
+            id: Box::default(),
         })
     }
 
@@ -238,11 +250,26 @@ impl Connection {
             let unexpected = || DriverError::Unexpected(String::from_utf8_lossy(text).into_owned());
             self.keys = Some(Box::new(keys.ok_or_else(unexpected)?));
         }
+        self.id = client_id(text);
         self.phase = Phase::Ready;
         Ok(())
     }
 
     fn send(&mut self, bytes: &[u8]) -> Result<(), DriverError> {
         Ok(self.stream.write_all(bytes)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_knows_its_id() {
+        assert_eq!(
+            &*client_id(br#"{"event":"connected","data":{"id":"a-1","userId":"u"}}"#),
+            "a-1"
+        );
+        assert_eq!(&*client_id(br#"{"event":"connected","data":{}}"#), "");
     }
 }

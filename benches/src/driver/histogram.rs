@@ -11,8 +11,9 @@ const PART_BITS: u32 = PARTS.trailing_zeros();
 /// Largest value told apart: an hour, in microseconds.
 const VALUE_MAX: u64 = 3_600_000_000;
 
-#[derive(Debug)]
-pub(super) struct Histogram {
+/// How often which time was seen.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Histogram {
     counts: Vec<u64>,
     total: u64,
 }
@@ -26,6 +27,7 @@ impl Default for Histogram {
 }
 
 impl Histogram {
+    /// Takes note of a time.
     pub(super) fn record(&mut self, micros: u64) {
         self.counts[place(micros.min(VALUE_MAX))] += 1;
         self.total += 1;
@@ -33,7 +35,7 @@ impl Histogram {
 
     /// The smallest value that at least `share` of what was recorded does not exceed, to the upper end
     /// of its bucket; `None` if nothing was.
-    pub(super) fn quantile(&self, share: f64) -> Option<u64> {
+    pub fn quantile(&self, share: f64) -> Option<u64> {
         #[expect(
             clippy::cast_precision_loss,
             clippy::cast_possible_truncation,
@@ -47,6 +49,33 @@ impl Histogram {
             passed >= rank
         });
         reached.map(upper_end)
+    }
+
+    /// Adds what was recorded elsewhere.
+    pub fn add(&mut self, other: &Self) {
+        for (count, other) in self.counts.iter_mut().zip(&other.counts) {
+            *count += other;
+        }
+        self.total += other.total;
+    }
+
+    /// All that was recorded as a word, for another process to add to its own.
+    pub fn to_word(&self) -> String {
+        let filled = self.counts.iter().enumerate().filter(|(_, count)| **count > 0);
+        let buckets: Vec<String> =
+            filled.map(|(place, count)| format!("{place}:{count}")).collect();
+        if buckets.is_empty() { "-".to_owned() } else { buckets.join(",") }
+    }
+
+    /// Adds what another process recorded; `None` if `word` is not what [`Histogram::to_word`] makes.
+    pub fn add_word(&mut self, word: &str) -> Option<()> {
+        for bucket in word.split(',').filter(|bucket| *bucket != "-") {
+            let (place, count) = bucket.split_once(':')?;
+            let count: u64 = count.parse().ok()?;
+            *self.counts.get_mut(place.parse::<usize>().ok()?)? += count;
+            self.total += count;
+        }
+        Some(())
     }
 }
 
@@ -89,6 +118,14 @@ mod tests {
             let found = histogram.quantile(share).unwrap();
             assert!(found >= exact && found - exact <= exact / PARTS, "{share}: {found}");
         }
+        let mut sum = Histogram::default();
+        sum.add_word(&histogram.to_word()).unwrap();
+        assert_eq!(sum, histogram);
+        sum.add_word(&Histogram::default().to_word()).unwrap();
+        sum.add(&Histogram::default());
+        assert_eq!(sum, histogram);
+        assert_eq!(sum.add_word("1:x"), None);
+        assert_eq!(sum.add_word("99999999:1"), None);
         histogram.record(u64::MAX);
         assert!(histogram.quantile(1.0).unwrap() >= VALUE_MAX);
     }

@@ -6,6 +6,8 @@
 
 use std::ops::Range;
 
+use signal_core::channel::{ChannelNames, Target};
+
 use super::dialect::Dialect;
 
 /// Bytes of the delivered text, `{"event":…,"data":…}`: the 256 B of the budgets.
@@ -100,16 +102,38 @@ pub(super) fn room_number(number: u32) -> String {
 ///
 /// `target` is the number of the client or of the room.
 pub fn envelope(audience: Audience, target: u32, event: &str, data: &str) -> (String, String) {
-    let (kind, target) = match audience {
-        Audience::Room => ("room", ROOM.to_owned()),
-        Audience::User => ("user", user_id(target)),
-        Audience::Rooms => ("room", room_number(target)),
+    match audience {
+        Audience::Room => addressed(Target::Room(ROOM), event, data),
+        Audience::User => addressed(Target::User(&user_id(target)), event, data),
+        Audience::Rooms => addressed(Target::Room(&room_number(target)), event, data),
+    }
+}
+
+/// The same for any target: the channel, and the envelope.
+pub fn addressed(target: Target<'_>, event: &str, data: &str) -> (String, String) {
+    let (kind, name) = match target {
+        Target::Broadcast => ("broadcast", None),
+        Target::Room(room) => ("room", Some(room)),
+        Target::User(user) => ("user", Some(user)),
+        Target::Client(client) => ("client", Some(client)),
     };
-    let channel = format!("ws:{kind}:{target}");
+    let name = name.map_or(String::new(), |name| format!(r#""target":"{name}","#));
     let text = format!(
-        r#"{{"serverId":"emitter","type":"{kind}","target":"{target}","event":"{event}","data":{data}}}"#
+        r#"{{"serverId":"emitter","type":"{kind}",{name}"event":"{event}","data":{data}}}"#
     );
-    (channel, text)
+    (ChannelNames::default().name(target), text)
+}
+
+/// The data of a measured message.
+pub fn data(sequence: u64, time_micros: u64) -> String {
+    let text = text(NUMBER_BASE + sequence, NUMBER_BASE + time_micros);
+    // Without the brace that closes the text.
+    text[DATA_AT..TEXT_BYTES - 1].to_owned()
+}
+
+/// A delivered text, with its two numbers as they are written.
+fn text(sequence: u64, time: u64) -> String {
+    format!("{HEAD}{sequence}{MIDDLE}{time}{TAIL}{}{END}", "x".repeat(PAD_BYTES))
 }
 
 /// A whole PUBLISH command with three places to fill in.
@@ -127,11 +151,7 @@ pub struct Template {
 impl Template {
     /// Builds the command for an audience.
     pub fn new(dialect: Dialect, audience: Audience) -> Self {
-        let text =
-            format!("{HEAD}{NUMBER_BASE}{MIDDLE}{NUMBER_BASE}{TAIL}{}{END}", "x".repeat(PAD_BYTES));
-        // Without the brace that closes the text.
-        let data = &text[DATA_AT..TEXT_BYTES - 1];
-        let bytes = dialect.command(audience, 0, "bench", data);
+        let bytes = dialect.command(audience, 0, "bench", &data(0, 0));
         let numbers = places(&bytes, NUMBER_BASE.to_string().as_bytes());
         let [sequence, time] = &numbers[..] else { panic!("a message has two numbers") };
         let (sequence, time) = (sequence.clone(), time.clone());
@@ -212,9 +232,21 @@ mod tests {
     }
 
     #[test]
+    fn every_target_has_its_channel() {
+        let (channel, envelope) = addressed(Target::Client("c"), "bench", &data(7, 123_456));
+        assert_eq!(channel, "ws:client:c");
+        let envelope: serde_json::Value = serde_json::from_str(&envelope).unwrap();
+        assert_eq!((&envelope["type"], &envelope["target"]), (&"client".into(), &"c".into()));
+        let text = format!(r#"{{"event":"bench","data":{}}}"#, data(7, 123_456));
+        assert_eq!(parse(text.as_bytes()), Some((7, 123_456)));
+        let (channel, envelope) = addressed(Target::Broadcast, "bench", "1");
+        assert_eq!(channel, "ws:broadcast");
+        assert!(!envelope.contains("target"), "{envelope}");
+    }
+
+    #[test]
     fn a_text_that_is_cut_or_changed_is_not_a_message() {
-        let whole =
-            format!("{HEAD}{NUMBER_BASE}{MIDDLE}{NUMBER_BASE}{TAIL}{}{END}", "x".repeat(PAD_BYTES));
+        let whole = text(NUMBER_BASE, NUMBER_BASE);
         assert_eq!(parse(whole.as_bytes()), Some((0, 0)));
         let addressed = format!("{}{ADDRESS}", &whole[..TEXT_BYTES - 1]);
         assert_eq!(parse(addressed.as_bytes()), Some((0, 0)));

@@ -69,6 +69,19 @@ impl Integrity {
     }
 }
 
+// === impl Latency ===
+
+impl Latency {
+    /// What a histogram comes to; `None` if nothing is in it.
+    pub fn of(histogram: &Histogram) -> Option<Self> {
+        Some(Self {
+            p50_micros: histogram.quantile(0.5)?,
+            p99_micros: histogram.quantile(0.99)?,
+            p999_micros: histogram.quantile(0.999)?,
+        })
+    }
+}
+
 // === impl Tally ===
 
 impl Tally {
@@ -114,12 +127,11 @@ impl Tally {
     }
 
     pub(super) fn take_latency(&mut self) -> Option<Latency> {
-        let latencies = self.latencies.take()?;
-        Some(Latency {
-            p50_micros: latencies.quantile(0.5)?,
-            p99_micros: latencies.quantile(0.99)?,
-            p999_micros: latencies.quantile(0.999)?,
-        })
+        Latency::of(&self.take_histogram()?)
+    }
+
+    pub(super) fn take_histogram(&mut self) -> Option<Histogram> {
+        self.latencies.take()
     }
 }
 
