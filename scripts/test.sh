@@ -99,6 +99,7 @@ case "${1:-all}" in
   rust | guard | deploy | e2e | conformance) "$@" ;;
   all)
     rust
+    guard
     deploy
     e2e
     conformance
