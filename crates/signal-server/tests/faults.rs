@@ -307,7 +307,13 @@ async fn a_killed_publisher_is_made_again() {
             matches!(sent, Ok(Sent::Published(_)))
         })
         .await;
-        assert_eq!(socket.event("n").await, json!(round));
+        // While its publisher is away, an edge delivers to its own clients: these may have come again.
+        let (mut event, mut data) = socket.next_event().await;
+        while event == "last" {
+            assert_eq!(data, json!(round - 1));
+            (event, data) = socket.next_event().await;
+        }
+        assert_eq!((event.as_str(), data), ("n", json!(round)));
         until("the other's is taken", async || {
             let sent = two.handle.send_to_room("r", "last", &round).await;
             matches!(sent, Ok(Sent::Published(_)))
