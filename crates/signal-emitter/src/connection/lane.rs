@@ -3,7 +3,7 @@
 //!
 //! A lane owns a queue and the task that sends from it. At most a window is under way, on one
 //! connection; when messages have to go out again, or elsewhere, all that is under way is waited for
-//! first, so that none overtakes another. Nothing goes out after its deadline, nor once its call has
+//! first, and for another server a moment more, so that none overtakes another. Nothing goes out after its deadline, nor once its call has
 //! been dropped. Bounded by the [`Allowance`].
 
 use std::{
@@ -53,6 +53,11 @@ const AGAIN_DELAY: Duration = Duration::from_millis(10);
 /// The same, while Redis says that it cannot just now.
 const TRANSIENT_DELAY: Duration = Duration::from_millis(100);
 
+/// Between the last message to one server and the first to another. What a server takes reaches the
+/// subscribers of others over the cluster's own connections, some milliseconds later; and a master that
+/// has become a replica takes messages still. Without a pause the new server's messages are faster.
+const CHANGE_DELAY: Duration = Duration::from_millis(200);
+
 /// Servers that one message is sent on to, at most, if it is not to be held: after a migration each is
 /// told of its new owner once.
 const REDIRECTIONS_MAX: u8 = 5;
@@ -95,12 +100,13 @@ struct Flight {
     connection: Option<(Arc<Node>, u64)>,
     /// Redis was away, and nothing has gone out since.
     was_away: bool,
+    last_sent: Option<Instant>,
 }
 
 /// What messages wait for, other than what is under way.
 #[derive(Clone, Copy)]
 enum Pause {
-    /// A connection.
+    /// A connection, or that what another server took has got through.
     Away,
     /// An edge.
     Edges,
@@ -259,6 +265,9 @@ impl Lane {
                 if !flight.answers.is_empty() {
                     return None;
                 }
+                if !flight.may_change_to(node) {
+                    return Some(Pause::Away);
+                }
                 flight.board(node);
             }
             if flight.was_away && self.policy.await_edges {
@@ -266,6 +275,7 @@ impl Lane {
             }
             flight.was_away = false;
             queue.started();
+            flight.last_sent = Some(Instant::now());
             // The client keeps commands for a server that it cannot reach; one that waits there too long
             // is taken back, and goes to whoever is in charge by then.
             let timeout = if self.policy.hold { timeout.min(node.timeout()) } else { timeout };
@@ -324,6 +334,12 @@ impl Flight {
             Arc::ptr_eq(own, node) && *count == node.connections()
         };
         self.connection.as_ref().is_some_and(is_same)
+    }
+
+    /// Whether what an earlier server took has got through, if it was another one.
+    fn may_change_to(&self, node: &Arc<Node>) -> bool {
+        let is_same = self.connection.as_ref().is_none_or(|(own, _)| Arc::ptr_eq(own, node));
+        is_same || self.last_sent.is_none_or(|sent| sent.elapsed() >= CHANGE_DELAY)
     }
 
     /// What goes out next goes to this server. It may have been away, even if nobody noticed.

@@ -236,10 +236,8 @@ impl Connection {
     }
 
     fn message(&mut self, state: &mut State, channel: &[u8], payload: &[u8]) {
-        if own(state).is_demoted(self.link) {
-            return;
-        }
-        if state.bus_message(self.names.without_tag(channel), payload) {
+        let channel = self.names.without_tag(channel);
+        if own(state).has_let_go(self.link, channel) || state.bus_message(channel, payload) {
             return;
         }
         // A probe: the number that came back tells which one.

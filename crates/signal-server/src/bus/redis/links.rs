@@ -4,10 +4,10 @@
 //! one link carries everything; with sharded pub/sub there is a link to each master that owns a
 //! partition. It owns the tables of the links and moves channels between them when the topology
 //! changes: the new owner is asked first, and the old one keeps a channel until the new one has
-//! confirmed it, which doubles nothing, since a sharded message is published at one node. A master that
-//! has become a replica keeps nothing, and what it still brings counts for nothing: it hands on what its
-//! new master hands on too, and later, so that messages would come twice or behind younger ones. What
-//! is missed until the new master has confirmed is announced. With classic
+//! confirmed it. What the old one brings after that counts for nothing: it may be a replica by now, which
+//! hands on what its master hands on too, and later, so that messages would come twice or behind younger
+//! ones. A master that is known to have become a replica keeps nothing. What is missed by a move is
+//! announced. With classic
 //! pub/sub the old link goes first, and what was missed meanwhile is announced. Channels without an
 //! owner wait in the table of a link to nowhere, which is down, so that nothing of it looks well. It
 //! does no IO and spawns nothing: the caller opens links and is told what moved.
@@ -65,8 +65,8 @@ struct Link {
     partitions: usize,
     /// Channels that it keeps for others.
     kept: usize,
-    /// Its node carries nothing and is no master any more.
-    is_demoted: bool,
+    /// Channels have moved away from it, and may still be on their way out.
+    lets_go: bool,
 }
 
 /// What a new topology changed.
@@ -138,9 +138,13 @@ impl Links {
         &self.open[link].status
     }
 
-    /// Whether what a link brings is brought by another one, too.
-    pub(crate) fn is_demoted(&self, link: LinkId) -> bool {
-        self.open[link].is_demoted
+    /// Whether a channel, named without its tag, has moved away from a link: what it still brings comes
+    /// too late.
+    pub(crate) fn has_let_go(&mut self, link: LinkId, channel: &[u8]) -> bool {
+        let link = &mut self.open[link];
+        // Nothing is on its way out any more.
+        link.lets_go &= link.table.state() != LinkState::Confirmed;
+        link.lets_go && self.names.key(channel).is_some_and(|key| link.table.has_let_go(&key))
     }
 
     /// The number of the probe that a link is to send.
@@ -194,11 +198,7 @@ impl Links {
         for carrier in &self.carriers {
             self.open[*carrier].partitions += 1;
         }
-        for (_, link) in &mut self.open {
-            let is_master = |node: &Arc<Node>| topology.masters().contains(node);
-            link.is_demoted = link.partitions == 0 && !link.node.as_ref().is_some_and(is_master);
-        }
-        self.move_channels(&earlier, &mut applied.moved);
+        self.move_channels(&earlier, topology, &mut applied.moved);
         self.choose_probes();
         self.may_be_idle = true;
         self.close_idle();
@@ -240,14 +240,19 @@ impl Links {
             task: None,
             partitions: 0,
             kept: 0,
-            is_demoted: false,
+            lets_go: false,
         });
         applied.opened.extend(node.map(|node| (id, node)));
         id
     }
 
     /// Moves what is wanted from the earlier carriers of partitions to the present ones.
-    fn move_channels(&mut self, earlier: &[LinkId], moved: &mut Vec<ChannelKey>) {
+    fn move_channels(
+        &mut self,
+        earlier: &[LinkId],
+        topology: &Topology,
+        moved: &mut Vec<ChannelKey>,
+    ) {
         let leaves = |partition: u8, from| {
             let partition = usize::from(partition);
             earlier[partition] == from && self.carriers[partition] != from
@@ -263,13 +268,14 @@ impl Links {
         }
         for (from, key, partition) in leaving {
             let to = self.carriers[usize::from(partition)];
-            let link = &self.open[from];
-            let keeps = link.node.is_some() && !link.is_demoted && link.table.is_confirmed(&key);
-            if keeps && self.names.is_sharded() {
+            let link = &mut self.open[from];
+            let is_master =
+                link.node.as_ref().is_some_and(|node| topology.masters().contains(node));
+            if is_master && self.names.is_sharded() && link.table.is_confirmed(&key) {
                 self.kept.insert(key.clone(), from);
                 self.open[from].kept += 1;
             } else {
-                self.open[from].table.unwant(&key);
+                self.open[from].let_go(&key);
             }
             if self.kept.get(&key) == Some(&to) {
                 // Moved back before it was let go.
@@ -291,7 +297,7 @@ impl Links {
         let Some(keeper) = self.kept.remove(key) else { return };
         let link = &mut self.open[keeper];
         link.kept -= 1;
-        link.table.unwant(key);
+        link.let_go(key);
         self.may_be_idle |= link.kept == 0 && link.partitions == 0;
     }
 
@@ -341,6 +347,11 @@ impl Links {
 // === impl Link ===
 
 impl Link {
+    fn let_go(&mut self, key: &ChannelKey) {
+        self.table.unwant(key);
+        self.lets_go = true;
+    }
+
     fn note_state(&self) {
         self.status.set(self.table.state(), self.table.is_delivering());
     }

@@ -170,33 +170,27 @@ fn a_dead_master_keeps_nothing() {
 }
 
 #[test]
-fn what_a_demoted_master_hands_on_counts_for_nothing() {
+fn what_a_node_brings_after_the_next_has_confirmed_counts_for_nothing() {
     let mut links = links(true);
-    let before = topology(&Topology::unknown(), 1, |partition| thirds(partition).min(PORTS[1]));
+    let before = topology(&Topology::unknown(), 1, thirds);
     let applied = links.apply(&before);
     open_all(&mut links, &applied);
-    // The second has kept its place, and is a replica of the third now.
-    let asked = Node { host: "127.0.0.1".to_owned(), port: PORTS[0] };
-    let mut text = String::from("id7001 127.0.0.1:7001@1 slave id7002 0 0 2 connected\n");
-    for (port, from) in [(PORTS[0], 0..86_usize), (PORTS[2], 86..256)] {
-        write!(text, "id{port} 127.0.0.1:{port}@1 master - 0 0 2 connected").unwrap();
-        for partition in from {
-            write!(text, " {}", slot(TAGS[partition])).unwrap();
-        }
-        text.push('\n');
-    }
-    let demoted = link_of(&links, PORTS[1]);
-    links.want(key(1));
-    assert!(!links.is_demoted(demoted));
-    let mut after = before;
-    after.merge(&View::parse(&text, &asked).unwrap());
-    // Something keeps the link open, so that it may still bring messages.
-    links.open[demoted].kept = 1;
-    links.apply(&after);
-    assert!(links.is_demoted(demoted));
-    for port in [PORTS[0], PORTS[2]] {
-        assert!(!links.is_demoted(link_of(&links, port)), "{port}");
-    }
+    let from = link_of(&links, PORTS[2]);
+    let index = (0..1000).find(|index| links.carrier(&key(*index)) == from).unwrap();
+    let (moves, name) = (key(index), format!("ws:room:{index}"));
+    links.want(moves.clone());
+    answer(&mut links, from);
+    assert!(!links.has_let_go(from, name.as_bytes()));
+    links.apply(&topology(&before, 2, |partition| thirds(partition).min(PORTS[1])));
+    let to = links.carrier(&moves);
+    assert_ne!(to, from);
+    assert!(!links.has_let_go(from, name.as_bytes()), "it keeps the channel for now");
+    answer(&mut links, to);
+    assert!(links.table(to).is_confirmed(&moves));
+    assert!(links.has_let_go(from, name.as_bytes()));
+    assert!(!links.has_let_go(to, name.as_bytes()));
+    answer(&mut links, from);
+    assert!(!links.has_let_go(from, name.as_bytes()), "nothing comes any more");
 }
 
 #[test]

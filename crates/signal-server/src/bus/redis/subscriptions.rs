@@ -177,6 +177,11 @@ impl Subscriptions {
         self.note_change(key.clone());
     }
 
+    /// Whether a channel is on its way out.
+    pub(crate) fn has_let_go(&self, key: &ChannelKey) -> bool {
+        self.channels.get(key).is_some_and(|channel| !channel.wanted)
+    }
+
     /// Whether Redis has confirmed a channel.
     pub(crate) fn is_confirmed(&self, key: &ChannelKey) -> bool {
         self.channels.get(key).is_some_and(|channel| channel.confirmed)
