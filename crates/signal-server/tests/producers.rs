@@ -57,8 +57,11 @@ async fn what_is_held_while_redis_restarts_arrives_once_and_in_order() {
     let emitter = holding(redis.settings()).await;
     for round in 0..3 {
         let first = round * 100;
+        let heard = edge.counts().await.counters.bus_messages;
         let before = emitter.to_room("r").event("n").data(&first).send().await;
         assert_eq!(before.expect("redis is up").receivers(), Some(1));
+        // Redis says so before it has written the message to the edge.
+        until("the edge has it", async || edge.counts().await.counters.bus_messages > heard).await;
         redis.kill();
         until("the emitter notices", async || !emitter.is_connected()).await;
         let held = (first + 1..first + 100)
