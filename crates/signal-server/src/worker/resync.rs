@@ -52,6 +52,8 @@ impl State {
                 let known = self.resyncs.groups.entry(group).or_insert(reason);
                 *known = reason.max(*known);
             }
+            // Who logs in from now on waits for the bus, or is told then: it has missed nothing yet.
+            None if self.hub.everyone().is_empty() => {}
             None => self.resyncs.everyone = Some(reason),
         }
     }
