@@ -217,7 +217,11 @@ describe("a Redis Cluster with the files of deploy/redis", () => {
       assert.equal((await edge.publish({ user: "ann", event: "published" })).status, 200);
       await client.message("published");
       // What docs/redis.md tells operators to ask.
-      const edges = await operator(cluster.nodes[0], "-c", "zrange", "signal:edges", "0", "-1");
+      let edges = "";
+      await until("the edge's record", async () => {
+        edges = await operator(cluster.nodes[0], "-c", "zrange", "signal:edges", "0", "-1");
+        return edges !== "";
+      });
       assert.match(edges, new RegExp(`"pubsub":"${pubsub}"`));
       const list = { classic: "channels", sharded: "shardchannels" }[pubsub];
       const heard = cluster.nodes.map((node) => operator(node, "pubsub", list, "*ws:user:ann"));
