@@ -44,6 +44,7 @@ rust() {
   cargo test -p signal-server --features otel --test otel --quiet
 }
 
+# shellcheck disable=SC2120 # `just baseline` has an argument for it.
 guard() {
   # Where there is no package to install, the last line of its output says why.
   apt_install valgrind valgrind || true
@@ -99,6 +100,7 @@ case "${1:-all}" in
   rust | guard | deploy | e2e | conformance) "$@" ;;
   all)
     rust
+    # shellcheck disable=SC2119
     guard
     deploy
     e2e
