@@ -94,7 +94,9 @@ class Replay {
     }
     if (what === "bus up") {
       this.redis = await startRedis({ port: this.redis.port });
-      return;
+      // Its connection for publishing comes back by itself, not with those that listen.
+      const unheard = { room: "unheard", event: "unheard", data: null };
+      return until("the edge publishes", async () => (await this.edge.publish(unheard)).status === 200);
     }
     const [, message] = /^publish (.*)$/.exec(what);
     const { status, answer } = await this.edge.publish(this.#fill(message));
