@@ -5,10 +5,11 @@
 //! for Redis is bounded in messages and in bytes; beyond that calls fail as overloaded.
 //!
 //! In reading order: [`access`] (user, password, TLS), [`link`] and [`node`] (one server, its wire in
-//! [`resp`]), [`slots`] and [`cluster`] (many), [`route`] (either), [`queue`] and [`lane`] (messages whose order counts across servers and
-//! outages), [`record`] (which edges there are).
+//! [`resp`]), [`slots`] and [`cluster`] (many), [`route`] (either), [`queue`] and [`lane`] (messages
+//! whose order counts across servers and outages), [`record`] (which edges there are). Edges make their
+//! own connections with [`access`] and [`resp`] too.
 
-mod access;
+pub mod access;
 mod claim;
 mod cluster;
 mod lane;
@@ -16,7 +17,7 @@ mod link;
 mod node;
 mod queue;
 mod record;
-mod resp;
+pub mod resp;
 mod route;
 mod slots;
 
@@ -40,6 +41,9 @@ use self::{
     route::Route,
 };
 use crate::{EdgeCheck, EmitterConfig, EmitterError, WhenAway};
+
+/// How producers, and the publishing halves of edges, show in `CLIENT LIST`.
+const CLIENT_NAME: &str = "signal-emitter";
 
 /// Bytes of envelopes in calls that Redis has not answered.
 const PENDING_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -91,9 +95,9 @@ impl Connection {
         when_away: WhenAway,
         await_edges: bool,
     ) -> Result<Self, EmitterError> {
-        let access = Access::new(settings, timeout)?;
-        let timeout = access.timeout;
-        let route = Route::start(settings, access)?;
+        let access = Access::new(settings.clone(), CLIENT_NAME, timeout)?;
+        let timeout = access.timeout();
+        let route = Route::start(Arc::new(access))?;
         let way = match (&*route, when_away) {
             (Route::Single(node), WhenAway::Fail) => {
                 Way::Straight(node.clone(), Allowance::new(PENDING_BYTES_MAX))

@@ -44,7 +44,7 @@
 //! - `error`: what can go wrong.
 
 mod config;
-mod connection;
+pub mod connection;
 mod edges;
 mod emitter;
 mod error;

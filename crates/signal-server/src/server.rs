@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use signal_core::channel::ChannelNames;
 use signal_core::envelope::Codec;
 use signal_core::redis::RedisMode;
+use signal_emitter::connection::access::Access;
 use tokio::sync::Notify;
 use tracing::{debug, error, info, warn};
 
@@ -123,7 +124,7 @@ pub(crate) struct Shared {
     pub(crate) names: ChannelNames,
     pub(crate) codec: Codec,
     /// Absent on the in-process bus.
-    pub(crate) redis: Option<redis::Access>,
+    pub(crate) redis: Option<Access>,
     /// What is known of the cluster, if there is one.
     pub(crate) watch: redis::watch::Watch,
     pub(crate) publisher: Publisher,
@@ -426,7 +427,8 @@ impl Shared {
         } else {
             let publisher = redis::Publisher::start(&redis_settings, &name, &links)
                 .map_err(SignalError::Redis)?;
-            (Some(redis::Access::new(redis_settings)?), Publisher::Redis(publisher))
+            let access = redis::link::access(redis_settings).map_err(SignalError::Redis)?;
+            (Some(access), Publisher::Redis(publisher))
         };
         Ok(Self {
             tls: config.tls.as_ref().map(Tls::load).transpose()?.map(Arc::new),

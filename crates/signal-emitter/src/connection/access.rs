@@ -1,4 +1,4 @@
-//! How a server of Redis is entered: user, password, TLS, RESP3.
+//! How a server of Redis is entered, by producers and by edges: user, password, TLS, RESP3.
 //!
 //! Owns reading the password's and the certificates' files, once, before anything else runs, and the
 //! first words on a connection. It never tries twice, never takes longer than the timeout, and never
@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use redis_protocol::resp3::types::OwnedFrame;
 use signal_core::redis::{RedisSettings, TlsSettings};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf},
@@ -30,116 +31,129 @@ use tokio_rustls::{
     },
 };
 
-use super::{
-    resp::{NotResp, Reply, read_reply, write_command},
-    slots::Address,
-};
+use super::resp::{NotResp, Reply, read_reply, write_command};
 use crate::EmitterError;
 
 const TIMEOUT_MIN: Duration = Duration::from_millis(1);
 
-/// How producers, and the publishing halves of edges, show in `CLIENT LIST`.
-const CLIENT_NAME: &[u8] = b"signal-emitter";
-
 /// The answer to the first words is a few hundred bytes.
 const GREETING_BYTES_MAX: usize = 64 * 1024;
 
-/// What every connection of one emitter has in common.
-#[derive(Clone)]
-pub(super) struct Access {
-    /// The longest that connecting, or a command without a deadline of its own, takes.
-    pub(super) timeout: Duration,
-    username: Option<String>,
+/// What the connections of one program have in common.
+pub struct Access {
+    settings: RedisSettings,
+    /// How they show in `CLIENT LIST`.
+    client_name: &'static str,
+    timeout: Duration,
     password: Option<String>,
     tls: Option<TlsConnector>,
 }
 
-/// Why there is no connection.
+/// Why there is no connection, or not any more.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum LinkError {
+pub enum LinkError {
+    /// Connecting took longer than the timeout.
     #[error("connecting took too long")]
     ConnectTimeout,
+    /// The user, the password, or one connection more than Redis takes; in its words.
     #[error("redis refused the connection: {0}")]
     Refused(String),
+    /// The other end closed it.
     #[error("redis closed the connection")]
     Closed,
+    /// Nothing has come for too long.
     #[error("redis does not answer any more")]
     Silent,
+    /// What is being received is larger than anything that can be expected.
     #[error("redis sent something without an end")]
     Endless,
+    /// A reply too many, or of the wrong kind.
     #[error("redis answered something that was not asked")]
     OutOfStep,
+    /// The other end is no Redis, or speaks RESP2.
     #[error(transparent)]
     NotResp(#[from] NotResp),
+    /// The connection failed, or could not be made.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
 /// The bytes to and from a server.
-pub(super) enum Stream {
+#[derive(Debug)]
+pub enum Stream {
+    /// In clear.
     Plain(TcpStream),
+    /// Within TLS.
     Tls(Box<TlsStream<TcpStream>>),
 }
 
 // === impl Access ===
 
 impl Access {
-    pub(super) fn new(settings: &RedisSettings, timeout: Duration) -> Result<Self, EmitterError> {
-        Ok(Self {
-            timeout: timeout.max(TIMEOUT_MIN),
-            username: settings.username.clone(),
-            password: password(settings)?,
-            tls: settings.tls.as_ref().map(tls).transpose()?,
-        })
+    /// Reads the password's and the certificates' files. The timeout is for one attempt to connect.
+    ///
+    /// # Errors
+    ///
+    /// [`EmitterError::PasswordFile`] and [`EmitterError::Certificates`].
+    pub fn new(
+        settings: RedisSettings,
+        client_name: &'static str,
+        timeout: Duration,
+    ) -> Result<Self, EmitterError> {
+        let password = password(&settings)?;
+        let tls = settings.tls.as_ref().map(tls).transpose()?;
+        Ok(Self { settings, client_name, timeout: timeout.max(TIMEOUT_MIN), password, tls })
+    }
+
+    /// What it was made of.
+    pub fn settings(&self) -> &RedisSettings {
+        &self.settings
+    }
+
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
     }
 
     /// Connects, logs in, and switches to RESP3.
-    pub(super) async fn connect(&self, address: &Address) -> Result<Stream, LinkError> {
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError`], within the timeout.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, the attempt ends, and the connection with it.
+    pub async fn connect(&self, host: &str, port: u16) -> Result<Stream, LinkError> {
         let attempt = async {
-            let stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
+            let stream = TcpStream::connect((host, port)).await?;
             stream.set_nodelay(true)?;
             let mut stream = match &self.tls {
                 None => Stream::Plain(stream),
                 Some(tls) => {
-                    let name =
-                        ServerName::try_from(address.host.clone()).map_err(io::Error::other)?;
+                    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
                     Stream::Tls(Box::new(tls.connect(name, stream).await?))
                 }
             };
-            self.greet(&mut stream).await?;
+            let mut hello: Vec<&[u8]> = vec![b"HELLO", b"3"];
+            if let Some(password) = &self.password {
+                let user = self.settings.username.as_deref().unwrap_or("default");
+                hello.extend([b"AUTH", user.as_bytes(), password.as_bytes()]);
+            }
+            hello.extend([b"SETNAME", self.client_name.as_bytes()]);
+            stream.call(&hello, GREETING_BYTES_MAX).await?;
             Ok(stream)
         };
         timeout(self.timeout, attempt).await.unwrap_or(Err(LinkError::ConnectTimeout))
     }
+}
 
-    async fn greet(&self, stream: &mut Stream) -> Result<(), LinkError> {
-        let mut hello: Vec<&[u8]> = vec![b"HELLO", b"3"];
-        if let Some(password) = &self.password {
-            let user = self.username.as_deref().unwrap_or("default");
-            hello.extend([b"AUTH", user.as_bytes(), password.as_bytes()]);
-        }
-        hello.extend([b"SETNAME", CLIENT_NAME]);
-        let mut command = Vec::new();
-        write_command(&mut command, &hello);
-        stream.write_all(&command).await?;
-        stream.flush().await?;
-        let mut buffer = Vec::new();
-        loop {
-            if stream.read_buf(&mut buffer).await? == 0 {
-                return Err(LinkError::Closed);
-            }
-            match read_reply(&buffer)? {
-                Some((Reply::Refused(words), _)) => return Err(LinkError::Refused(words)),
-                Some((Reply::Value(_), taken)) if taken == buffer.len() => return Ok(()),
-                Some(_) => return Err(LinkError::OutOfStep),
-                None if buffer.len() > GREETING_BYTES_MAX => return Err(LinkError::Endless),
-                None => {}
-            }
-        }
+impl std::fmt::Debug for Access {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Access").field("settings", &self.settings).finish_non_exhaustive()
     }
 }
 
-/// Read once, before anything else runs on this emitter.
+/// A user without a password logs in with any, but must log in.
 fn password(settings: &RedisSettings) -> Result<Option<String>, EmitterError> {
     if let Some(path) = &settings.password_file {
         let text = std::fs::read_to_string(path)
@@ -147,7 +161,6 @@ fn password(settings: &RedisSettings) -> Result<Option<String>, EmitterError> {
         return Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned()));
     }
     let password = settings.password.as_ref().map(|secret| secret.expose().to_owned());
-    // A user without a password logs in with any, but must log in.
     Ok(password.or_else(|| settings.username.as_ref().map(|_| String::new())))
 }
 
@@ -206,6 +219,39 @@ impl LinkError {
 }
 
 // === impl Stream ===
+
+impl Stream {
+    /// Sends a command, its name first, and waits for the reply: for connections that have nothing else
+    /// under way. Takes no longer than the other end does.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError::Endless`] for a reply of more than so many bytes, and the others.
+    pub async fn call(
+        &mut self,
+        parts: &[&[u8]],
+        bytes_max: usize,
+    ) -> Result<OwnedFrame, LinkError> {
+        let mut command = Vec::new();
+        write_command(&mut command, parts);
+        self.write_all(&command).await?;
+        // With TLS, what is written may still be on its way to the socket.
+        self.flush().await?;
+        let mut buffer = Vec::new();
+        loop {
+            if self.read_buf(&mut buffer).await? == 0 {
+                return Err(LinkError::Closed);
+            }
+            match read_reply(&buffer)? {
+                Some((Reply::Refused(words), _)) => return Err(LinkError::Refused(words)),
+                Some((Reply::Value(value), taken)) if taken == buffer.len() => return Ok(value),
+                Some(_) => return Err(LinkError::OutOfStep),
+                None if buffer.len() > bytes_max => return Err(LinkError::Endless),
+                None => {}
+            }
+        }
+    }
+}
 
 impl AsyncRead for Stream {
     fn poll_read(

@@ -51,7 +51,7 @@ const CONNECT_POLL: Duration = Duration::from_millis(5);
 
 /// A cluster; see the module.
 pub(super) struct Cluster {
-    access: Access,
+    access: Arc<Access>,
     seeds: Vec<Address>,
     pubsub: PubSub,
     table: Mutex<Table>,
@@ -79,7 +79,7 @@ struct Table {
 // === impl Cluster ===
 
 impl Cluster {
-    pub(super) fn new(access: Access, seeds: Vec<Address>, pubsub: PubSub) -> Self {
+    pub(super) fn new(access: Arc<Access>, seeds: Vec<Address>, pubsub: PubSub) -> Self {
         let [turn, ..] = Uuid::new_v4().into_bytes();
         Self {
             access,
@@ -236,7 +236,7 @@ impl Cluster {
         let mut asked = JoinSet::new();
         for seed in &self.seeds {
             let node = Node::start(&self.access, seed.clone(), Log::Nothing);
-            let until = Instant::now() + self.access.timeout;
+            let until = Instant::now() + self.access.timeout();
             asked.spawn(async move {
                 if !node.settled(until).await {
                     return None;

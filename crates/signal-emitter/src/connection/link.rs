@@ -230,16 +230,16 @@ impl Link {
 }
 
 /// Connects for ever, and serves each connection until it ends; returns when told to quit.
-pub(super) async fn run(access: Access, address: Address, link: Arc<Link>, is_logged: bool) {
+pub(super) async fn run(access: Arc<Access>, address: Address, link: Arc<Link>, is_logged: bool) {
     let mut failures = 0;
     let mut is_lost = false;
     loop {
-        match access.connect(&address).await {
+        match access.connect(&address.host, address.port).await {
             Ok(stream) => {
                 if std::mem::take(&mut is_lost) && is_logged {
                     info!(server = %address, "redis connection restored");
                 }
-                let mut session = Session::new(&link, stream, 2 * access.timeout);
+                let mut session = Session::new(&link, stream, 2 * access.timeout());
                 link.open();
                 let Err(error) = poll_fn(|context| session.poll(context)).await else {
                     link.end();

@@ -70,12 +70,12 @@ pub(super) enum Failure {
 
 impl Node {
     /// Begins to connect. Must be called within a tokio runtime, which carries it.
-    pub(super) fn start(access: &Access, address: Address, log: Log) -> Self {
+    pub(super) fn start(access: &Arc<Access>, address: Address, log: Log) -> Self {
         let link = Arc::new(Link::new());
         let is_logged = log == Log::Changes;
         let running = link::run(access.clone(), address.clone(), link.clone(), is_logged);
         let task = tokio::spawn(running).abort_handle();
-        Self { address, timeout: access.timeout, link, task }
+        Self { address, timeout: access.timeout(), link, task }
     }
 
     pub(super) fn address(&self) -> &Address {

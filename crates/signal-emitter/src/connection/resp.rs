@@ -1,4 +1,4 @@
-//! RESP, as far as a producer needs it: commands written, replies read.
+//! RESP: commands written, replies read.
 //!
 //! Pure. The reply to a publish is one line with a number, and is read here; everything else goes to
 //! `redis-protocol`. It owns nothing; how much may be buffered is for the caller to bound.
@@ -14,19 +14,29 @@ pub(super) enum Reply {
     Refused(String),
 }
 
-/// The stream is not RESP3.
+/// The stream is not RESP3; this is what is wrong with it.
 #[derive(Debug, thiserror::Error)]
 #[error("redis sent something that is not RESP3: {0}")]
-pub(super) struct NotResp(String);
+pub struct NotResp(pub String);
 
 /// Appends a command of these parts, its name first.
 pub(super) fn write_command(out: &mut Vec<u8>, parts: &[&[u8]]) {
-    write_length(out, b'*', parts.len());
+    begin_command(out, parts.len());
     for part in parts {
-        write_length(out, b'$', part.len());
-        out.extend_from_slice(part);
-        out.extend_from_slice(b"\r\n");
+        write_part(out, part);
     }
+}
+
+/// Begins a command of so many parts, its name included.
+pub fn begin_command(out: &mut Vec<u8>, parts: usize) {
+    write_length(out, b'*', parts);
+}
+
+/// Appends the next part of the command that was begun.
+pub fn write_part(out: &mut Vec<u8>, part: &[u8]) {
+    write_length(out, b'$', part.len());
+    out.extend_from_slice(part);
+    out.extend_from_slice(b"\r\n");
 }
 
 fn write_length(out: &mut Vec<u8>, marker: u8, length: usize) {
@@ -81,7 +91,7 @@ fn read_number(buffer: &[u8]) -> Option<(i64, usize)> {
 }
 
 /// The text of a reply, or of a part of one.
-pub(super) fn text(frame: &OwnedFrame) -> Option<&str> {
+pub fn text(frame: &OwnedFrame) -> Option<&str> {
     match frame {
         OwnedFrame::BlobString { data, .. }
         | OwnedFrame::SimpleString { data, .. }

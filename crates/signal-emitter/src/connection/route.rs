@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use signal_core::redis::{PubSub, RedisMode, RedisSettings};
+use signal_core::redis::{PubSub, RedisMode};
 use tokio::time::Instant;
 
 use super::{
@@ -25,10 +25,8 @@ pub(super) enum Route {
 
 impl Route {
     /// Begins to connect. Must be called within a tokio runtime, which carries it.
-    pub(super) fn start(
-        settings: &RedisSettings,
-        access: Access,
-    ) -> Result<Arc<Self>, EmitterError> {
+    pub(super) fn start(access: Arc<Access>) -> Result<Arc<Self>, EmitterError> {
+        let settings = access.settings();
         match &settings.mode {
             RedisMode::None => Err(EmitterError::Unsupported {
                 what: "redis mode none",
@@ -41,7 +39,8 @@ impl Route {
             }
             RedisMode::Cluster { nodes } => {
                 let seeds = nodes.iter().map(|(host, port)| Address::new(host.clone(), *port));
-                let cluster = Cluster::new(access, seeds.collect(), settings.pubsub);
+                let (seeds, pubsub) = (seeds.collect(), settings.pubsub);
+                let cluster = Cluster::new(access, seeds, pubsub);
                 let route = Arc::new(Self::Cluster(Box::new(cluster)));
                 if let Self::Cluster(cluster) = &*route {
                     cluster.watch(&route);

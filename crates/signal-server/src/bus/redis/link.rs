@@ -13,12 +13,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use signal_core::redis::RedisSettings;
+use signal_emitter::EmitterError;
+use signal_emitter::connection::access::{Access, LinkError, Stream};
+use signal_emitter::connection::resp::{begin_command, write_part};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tracing::{info, warn};
 
 use super::push::{Received, decode_front};
-use super::stream::{RedisError, Stream, write_bulk, write_command};
 use super::subscriptions::{Outcome, Refusal};
 use super::topology::Node;
 use super::{LinkId, Links, Subscriptions, WireNames};
@@ -44,6 +47,17 @@ const WAITING_BYTES_MAX: usize = 256 * 1024;
 /// Intervals without the probe's return, after which traffic of other channels excuses nothing.
 const PROBES_MISSED_MAX: u32 = 3;
 
+/// How links show in `CLIENT LIST`.
+const CLIENT_NAME: &str = "signal-edge";
+
+/// Connecting, and the answer to HELLO, take no longer than this.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How links, and those who ask for the topology, reach a node.
+pub(crate) fn access(settings: RedisSettings) -> Result<Access, EmitterError> {
+    Access::new(settings, CLIENT_NAME, CONNECT_TIMEOUT)
+}
+
 /// Keeps one of the worker's links until it is aborted.
 pub(crate) async fn run(worker: Rc<Worker>, link: LinkId, node: Arc<Node>) {
     let Some(access) = &worker.shared().redis else { return };
@@ -54,7 +68,7 @@ pub(crate) async fn run(worker: Rc<Worker>, link: LinkId, node: Arc<Node>) {
     let mut backoff = BACKOFF_MIN;
     loop {
         let began = Instant::now();
-        let error = match access.connect(&node).await {
+        let error = match access.connect(&node.host, node.port).await {
             Ok(stream) => {
                 info!(worker = worker.id(), %node, "bus link connected");
                 status.probed();
@@ -144,7 +158,7 @@ impl Connection {
     }
 
     /// Runs until the connection fails.
-    async fn drive(&mut self, worker: &Worker) -> RedisError {
+    async fn drive(&mut self, worker: &Worker) -> LinkError {
         std::future::poll_fn(|context| match self.poll(worker, context) {
             Poll::Ready(Err(error)) => Poll::Ready(error),
             Poll::Ready(Ok(never)) => match never {},
@@ -157,7 +171,7 @@ impl Connection {
         &mut self,
         worker: &Worker,
         context: &mut Context<'_>,
-    ) -> Poll<Result<std::convert::Infallible, RedisError>> {
+    ) -> Poll<Result<std::convert::Infallible, LinkError>> {
         let mut reads = 0;
         while let Poll::Ready(outcome) = self.poll_read(context) {
             outcome?;
@@ -180,12 +194,12 @@ impl Connection {
     }
 
     /// Reads once; pending if there is nothing, or if it is time for other tasks.
-    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Result<(), RedisError>> {
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
         let mut space = ReadBuf::new(&mut self.buffer[self.end..]);
         ready!(Pin::new(&mut self.stream).poll_read(context, &mut space))?;
         let count = space.filled().len();
         if count == 0 {
-            return Poll::Ready(Err(RedisError::Closed));
+            return Poll::Ready(Err(LinkError::Closed));
         }
         self.end += count;
         self.probe.heard = true;
@@ -193,7 +207,7 @@ impl Connection {
     }
 
     /// Handles all that has come whole.
-    fn handle_all(&mut self, state: &mut State) -> Result<(), RedisError> {
+    fn handle_all(&mut self, state: &mut State) -> Result<(), LinkError> {
         let passed = self.passing_over.min(self.end - self.start);
         self.start += passed;
         self.passing_over -= passed;
@@ -203,12 +217,12 @@ impl Connection {
         outcome?;
         self.make_room();
         if self.end > state.bus_message_bytes_max() + WAITING_BYTES_MAX {
-            return Err(RedisError::Endless);
+            return Err(LinkError::Endless);
         }
         Ok(())
     }
 
-    fn handle_buffer(&mut self, buffer: &[u8], state: &mut State) -> Result<(), RedisError> {
+    fn handle_buffer(&mut self, buffer: &[u8], state: &mut State) -> Result<(), LinkError> {
         while self.start < self.end {
             let bytes_max = state.bus_message_bytes_max();
             let Some((received, taken)) = decode_front(&buffer[self.start..self.end], bytes_max)?
@@ -260,7 +274,7 @@ impl Connection {
         state: &mut State,
         subscribe: bool,
         channel: &[u8],
-    ) -> Result<(), RedisError> {
+    ) -> Result<(), LinkError> {
         let channel = self.names.without_tag(channel);
         let (names, name) = (&self.names, &mut self.name);
         let outcome = own(state).table(self.link).answered(subscribe, |key| {
@@ -279,8 +293,8 @@ impl Connection {
     }
 
     /// Redis ended a subscription that nobody gave up: its slot has moved.
-    fn taken_away(&self, state: &mut State, channel: &[u8]) -> Result<(), RedisError> {
-        let key = self.names.key(channel).ok_or(RedisError::OutOfStep)?;
+    fn taken_away(&self, state: &mut State, channel: &[u8]) -> Result<(), LinkError> {
+        let key = self.names.key(channel).ok_or(LinkError::OutOfStep)?;
         if self.table(state).taken_away(&key) {
             state.bus_interrupted(&key);
         }
@@ -288,7 +302,7 @@ impl Connection {
         Ok(())
     }
 
-    fn refused(&self, state: &mut State, words: &str) -> Result<(), RedisError> {
+    fn refused(&self, state: &mut State, words: &str) -> Result<(), LinkError> {
         let refusal = match words.split(' ').next().unwrap_or_default() {
             "MOVED" | "ASK" | "TRYAGAIN" | "CLUSTERDOWN" | "LOADING" | "MASTERDOWN" => {
                 state.shared().watch.ask();
@@ -312,11 +326,11 @@ impl Connection {
     }
 
     /// Sends the next probe, unless the last one is missing.
-    fn probe(&mut self, state: &mut State) -> Result<(), RedisError> {
+    fn probe(&mut self, state: &mut State) -> Result<(), LinkError> {
         if !self.probe.returned {
             self.probe.missed += 1;
             if !self.probe.heard || self.probe.missed >= PROBES_MISSED_MAX {
-                return Err(RedisError::Silent);
+                return Err(LinkError::Silent);
             }
         }
         self.probe.heard = false;
@@ -326,10 +340,10 @@ impl Connection {
         if let Some(key) = links.probe(self.link) {
             let verb: &[u8] = if self.names.is_sharded() { b"SPUBLISH" } else { b"PUBLISH" };
             let partition = self.names.partition(&key);
-            write_command(&mut self.commands, 3);
-            write_bulk(&mut self.commands, verb);
+            begin_command(&mut self.commands, 3);
+            write_part(&mut self.commands, verb);
             self.write_channel(&key, partition);
-            write_bulk(&mut self.commands, self.probe.number.to_string().as_bytes());
+            write_part(&mut self.commands, self.probe.number.to_string().as_bytes());
             links.table(self.link).probe_sent();
         } else {
             // Its node carries nothing any more; the link is about to end.
@@ -351,8 +365,8 @@ impl Connection {
                 (true, true) => b"SSUBSCRIBE",
                 (true, false) => b"SUNSUBSCRIBE",
             };
-            write_command(&mut self.commands, 1 + command.keys.len());
-            write_bulk(&mut self.commands, verb);
+            begin_command(&mut self.commands, 1 + command.keys.len());
+            write_part(&mut self.commands, verb);
             for key in &command.keys {
                 self.write_channel(key, command.partition);
             }
@@ -366,13 +380,13 @@ impl Connection {
         let mut argument = String::with_capacity(self.name.len() + 8);
         self.names.write_tag(partition, &mut argument);
         argument.push_str(&self.name);
-        write_bulk(&mut self.commands, argument.as_bytes());
+        write_part(&mut self.commands, argument.as_bytes());
     }
 
     fn poll_write(
         &mut self,
         context: &mut Context<'_>,
-    ) -> Poll<Result<std::convert::Infallible, RedisError>> {
+    ) -> Poll<Result<std::convert::Infallible, LinkError>> {
         while self.written < self.commands.len() {
             let rest = &self.commands[self.written..];
             match ready!(pin!(&mut self.stream).poll_write(context, rest)) {
@@ -403,9 +417,9 @@ impl Connection {
     }
 }
 
-fn expect_outcome(outcome: &Outcome) -> Result<(), RedisError> {
+fn expect_outcome(outcome: &Outcome) -> Result<(), LinkError> {
     match outcome {
-        Outcome::Unexpected => Err(RedisError::OutOfStep),
+        Outcome::Unexpected => Err(LinkError::OutOfStep),
         _ => Ok(()),
     }
 }

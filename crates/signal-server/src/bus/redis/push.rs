@@ -7,6 +7,7 @@
 
 use redis_protocol::resp3::decode::complete::decode;
 use redis_protocol::resp3::types::OwnedFrame;
+use signal_emitter::connection::resp::NotResp;
 
 /// One thing from the front of the buffer.
 #[derive(Debug, PartialEq)]
@@ -25,11 +26,6 @@ pub(super) enum Received<'a> {
     /// A push that is of no concern.
     Other,
 }
-
-/// The stream is not RESP3.
-#[derive(Debug, thiserror::Error)]
-#[error("redis sent something that is not RESP3: {0}")]
-pub(super) struct NotResp(String);
 
 /// Bytes that the parts of a push before its payload may take; a channel name has at most 1 KiB or so.
 const HEAD_BYTES_MAX: usize = 64 * 1024;

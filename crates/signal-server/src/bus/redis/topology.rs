@@ -10,9 +10,6 @@ use std::sync::Arc;
 
 use signal_core::channel::{PARTITIONS, TAGS, slot};
 
-/// Bytes of an answer to `CLUSTER NODES`: a thousand nodes with scattered slots stay below.
-pub(super) const VIEW_BYTES_MAX: usize = 4 * 1024 * 1024;
-
 /// The address of a Redis.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Node {

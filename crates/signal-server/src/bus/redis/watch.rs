@@ -13,17 +13,24 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use signal_core::redis::{PubSub, RedisMode};
+use signal_emitter::connection::access::{Access, LinkError};
+use signal_emitter::connection::resp;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 use tracing::{debug, info};
 
-use super::stream::Access;
-use super::topology::{Node, Topology};
+use super::topology::{Node, NotAView, Topology, View};
 use crate::server::Shared;
 use crate::worker::{Command, ResyncReason};
 
 /// Between questions while something is not as it should be.
 const URGENT_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Asking one node takes no longer than this, connecting included.
+const VIEW_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Bytes of an answer to `CLUSTER NODES`: a thousand nodes with scattered slots stay below.
+const VIEW_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Between questions at the least, however often it is asked to look.
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
@@ -52,6 +59,15 @@ impl Watch {
         }
         self.problems.lock().clone()
     }
+}
+
+/// Why a node did not say what the cluster is like.
+#[derive(Debug, thiserror::Error)]
+enum Unseen {
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error(transparent)]
+    NotAView(#[from] NotAView),
 }
 
 /// What asking the cluster brought.
@@ -133,7 +149,7 @@ async fn look_at_one(
     *turn = turn.wrapping_add(1);
     let rotated = known.iter().cycle().skip(*turn % known.len().max(1)).take(known.len());
     for node in rotated.chain(seeds) {
-        match access.view(node).await {
+        match view(access, node).await {
             Ok(view) => return Look { changed: Some(topology.merge(&view)), unheard: Vec::new() },
             Err(error) => debug!(%node, %error, "a node did not say what the cluster is like"),
         }
@@ -141,10 +157,20 @@ async fn look_at_one(
     Look::default()
 }
 
+/// Asks a node.
+async fn view(access: &Access, node: &Node) -> Result<View, Unseen> {
+    let asked = async {
+        let mut stream = access.connect(&node.host, node.port).await?;
+        let answer = stream.call(&[b"CLUSTER", b"NODES"], VIEW_BYTES_MAX).await?;
+        Ok(View::parse(resp::text(&answer).unwrap_or_default(), node)?)
+    };
+    timeout(VIEW_TIMEOUT, asked).await.unwrap_or(Err(Unseen::Link(LinkError::ConnectTimeout)))
+}
+
 /// Asks every master at once.
 async fn look_at_all(access: &Access, topology: &mut Topology) -> Look {
     let masters = topology.masters().to_vec();
-    let views = masters.iter().map(|node| access.view(node));
+    let views = masters.iter().map(|node| view(access, node));
     let mut look = Look::default();
     for (node, view) in masters.iter().zip(join_all(views).await) {
         match view {
