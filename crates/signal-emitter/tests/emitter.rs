@@ -8,7 +8,12 @@
 
 mod support;
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    io::{Read as _, Write as _},
+    sync::mpsc,
+    time::Duration,
+};
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -20,6 +25,7 @@ use signal_emitter::{
     ClientId, Emitter, EmitterError,
     redis::{RedisSettings, Secret},
 };
+use tokio::{sync::oneshot, task::JoinSet};
 
 use support::{Redis, Reply, bounded, emitter_config, poll_once};
 
@@ -160,6 +166,55 @@ async fn something_listens_and_says_nothing() {
     config.timeout = Duration::from_millis(100);
     let error = bounded(Emitter::connect(config)).await.unwrap_err();
     assert!(matches!(error, EmitterError::Connect { .. }), "{error:?}");
+}
+
+/// Reads so many publishes, answers them with one write and closes; says when, and waits in between.
+fn one_answer_for_all(calls: usize) -> (u16, oneshot::Receiver<mpsc::Receiver<()>>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (has_read, reading) = oneshot::channel();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut input = Vec::new();
+        let mut read_until = |stream: &mut std::net::TcpStream, word: &str, times: usize| {
+            while String::from_utf8_lossy(&input).matches(word).count() < times {
+                let mut chunk = [0; 4096];
+                let count = stream.read(&mut chunk).unwrap();
+                input.extend_from_slice(&chunk[..count]);
+            }
+        };
+        read_until(&mut stream, "SETNAME", 1);
+        stream.write_all(b"%0\r\n").unwrap();
+        read_until(&mut stream, "PUBLISH", calls);
+        let (has_closed, closing) = mpsc::channel();
+        has_read.send(closing).unwrap();
+        stream.write_all(":1\r\n".repeat(calls).as_bytes()).unwrap();
+        drop(stream);
+        has_closed.send(()).unwrap();
+    });
+    (port, reading)
+}
+
+#[tokio::test]
+async fn an_answer_that_came_before_the_end_counts() {
+    let (port, reading) = one_answer_for_all(100);
+    let config = emitter_config(RedisSettings::single("127.0.0.1", port));
+    let emitter = Emitter::connect(config).await.unwrap();
+    let mut calls = JoinSet::new();
+    for _ in 0..100 {
+        let emitter = emitter.clone();
+        calls.spawn(async move {
+            let first = emitter.to_room("r").event("e").send().await;
+            // Written into a connection that is closed, before the others have their answers.
+            let second = emitter.to_room("r").event("e").send().await;
+            (first.map(|receipt| receipt.receivers()), second.is_err())
+        });
+    }
+    // Nothing is read before the other end has closed: this thread is the only one.
+    bounded(reading).await.unwrap().recv().unwrap();
+    for outcome in bounded(calls.join_all()).await {
+        assert!(matches!(outcome, (Ok(Some(1)), true)), "{outcome:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -45,6 +45,11 @@ const OUT_BYTES: usize = 64 * 1024;
 /// Room for one read.
 const READ_BYTES: usize = 16 * 1024;
 
+/// A quarter of the replies under way, or so many, are handed out before their callers get their turn.
+/// What those send next is written then, and Redis works on it while the others get their replies:
+/// otherwise each side would wait for the other.
+const REPLIES_PER_TURN_MIN: usize = 16;
+
 /// A reply that is larger is none: the largest is a cluster's table of slots.
 const REPLY_BYTES_MAX: usize = 16 * 1024 * 1024;
 
@@ -122,9 +127,12 @@ struct Session<'a> {
     /// Callers in the order of their commands, and when each was encoded.
     under_way: VecDeque<(oneshot::Sender<Answer>, Instant)>,
     has_answered: bool,
-    /// What was read and is not decoded yet is at the front, so many bytes.
+    /// What was read: so many bytes, of which so many are decoded.
     input: Vec<u8>,
     filled: usize,
+    decoded: usize,
+    /// Not all of it has been looked at.
+    has_more: bool,
     /// The longest that a reply takes before the connection counts as dead.
     silence_max: Duration,
     silence: Pin<Box<Sleep>>,
@@ -298,6 +306,8 @@ impl<'a> Session<'a> {
             has_answered: false,
             input: vec![0; READ_BYTES],
             filled: 0,
+            decoded: 0,
+            has_more: false,
             silence_max,
             silence: Box::pin(sleep_until(Instant::now() + silence_max)),
         }
@@ -313,6 +323,11 @@ impl<'a> Session<'a> {
             }
             let wrote = self.write(context)?;
             let read = self.read(context)?;
+            if self.hand_out()? {
+                // Behind those who have been answered.
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             if !wrote && !read {
                 break;
             }
@@ -365,8 +380,17 @@ impl<'a> Session<'a> {
         Ok(wrote)
     }
 
-    /// Reads once, and hands replies to their callers. Returns whether anything came.
+    /// Reads once, unless there is more to hand out. Returns whether there is anything.
     fn read(&mut self, context: &mut Context<'_>) -> Result<bool, LinkError> {
+        if self.has_more {
+            return Ok(true);
+        }
+        self.input.copy_within(self.decoded..self.filled, 0);
+        self.filled -= self.decoded;
+        self.decoded = 0;
+        if self.filled == 0 && self.input.len() > READ_BYTES {
+            self.input = vec![0; READ_BYTES];
+        }
         if self.filled == self.input.len() {
             if self.filled >= REPLY_BYTES_MAX {
                 return Err(LinkError::Endless);
@@ -378,14 +402,23 @@ impl<'a> Session<'a> {
             Poll::Pending => return Ok(false),
             Poll::Ready(read) => read?,
         }
-        let count = space.filled().len();
-        if count == 0 {
-            return Err(LinkError::Closed);
+        match space.filled().len() {
+            0 => Err(LinkError::Closed),
+            count => {
+                self.filled += count;
+                Ok(true)
+            }
         }
-        self.filled += count;
-        let mut decoded = 0;
-        while let Some((reply, taken)) = read_reply(&self.input[decoded..self.filled])? {
-            decoded += taken;
+    }
+
+    /// Hands replies to their callers, so many at a time. Returns whether there may be more.
+    fn hand_out(&mut self) -> Result<bool, LinkError> {
+        self.has_more = false;
+        for _ in 0..REPLIES_PER_TURN_MIN.max(self.under_way.len() / 4) {
+            let Some((reply, taken)) = read_reply(&self.input[self.decoded..self.filled])? else {
+                return Ok(false);
+            };
+            self.decoded += taken;
             self.has_answered = true;
             let (caller, _) = self.under_way.pop_front().ok_or(LinkError::OutOfStep)?;
             // Whoever waited may have gone.
@@ -394,12 +427,8 @@ impl<'a> Session<'a> {
                 Reply::Refused(words) => Err(Unanswered::Refused(words)),
             });
         }
-        self.input.copy_within(decoded..self.filled, 0);
-        self.filled -= decoded;
-        if self.filled == 0 && self.input.len() > READ_BYTES {
-            self.input = vec![0; READ_BYTES];
-        }
-        Ok(true)
+        self.has_more = self.decoded < self.filled;
+        Ok(self.has_more)
     }
 
     /// Ready when the oldest reply is overdue: the other end is gone without a word.
@@ -415,9 +444,10 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Nobody knows what became of the commands that were on this connection; those that were only
-    /// taken were not sent.
-    fn fail(self, error: LinkError) {
+    /// Nobody knows what became of the commands that were on this connection, but of those whose replies
+    /// have come; those that were only taken were not sent.
+    fn fail(mut self, error: LinkError) {
+        while let Ok(true) = self.hand_out() {}
         let error = Arc::new(error);
         for (caller, _) in self.under_way {
             let _ = caller.send(Err(Unanswered::Broken(error.clone())));
