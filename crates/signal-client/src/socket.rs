@@ -68,6 +68,7 @@ impl Socket {
         let (host, port) = host_and_port(authority(url), port);
         let stream = TcpStream::connect((host, port))
             .await
+            .and_then(|stream| stream.set_nodelay(true).map(|()| stream))
             .map_err(|error| Loss::Failed(format!("no edge at {url}: {error}")))?;
         let Some(tls) = tls else { return Box::pin(Self::upgrade(url, variant, stream)).await };
         let stream = tls
