@@ -32,4 +32,12 @@ else
   left_out "Centrifugo: there is no Go"
 fi
 
-left_out "Sockudo: the driver does not speak its protocols (Pusher to clients, its own between edges)"
+if [ -x "$cache/sockudo/bin/sockudo" ]; then
+  :
+elif have protoc; then
+  cargo install sockudo --version 5.2.0 --locked --no-default-features --features local,redis --quiet \
+    --root "$cache/sockudo" --target-dir "$cache/sockudo/target" ||
+    left_out "Sockudo: it cannot be built"
+else
+  left_out "Sockudo: building it takes protoc (protobuf-compiler)"
+fi

@@ -108,14 +108,14 @@ pub fn traffic(
     measure(stage, setting, row.load, row.clients, row.fixed_rate)
 }
 
-/// Runs a load against Signal, whose clients get it as `privacy` says.
+/// Runs a load against a server that encrypts, whose clients get it as `privacy` says.
 pub fn private_traffic(
     setting: &Setting,
-    signal: &Subject,
+    subject: &Subject,
     row: &PrivacyRow,
     privacy: Privacy,
 ) -> Result<TrafficReading, TurnError> {
-    let stage = Stage::set(setting, signal, Delivery::Coalesce, privacy)?;
+    let stage = Stage::set(setting, subject, Delivery::Coalesce, privacy)?;
     measure(stage, setting, row.load, CLIENTS, row.fixed_rate)
 }
 
@@ -261,8 +261,10 @@ impl Subject {
                     text.replace("{redis}", &redis.to_string())
                 };
                 let command: Vec<String> = peer.command.iter().map(fill).collect();
-                let settings: Vec<_> =
+                let mut settings: Vec<_> =
                     peer.settings.iter().map(|(name, value)| (*name, fill(value))).collect();
+                let encryption = peer.encryption.filter(|_| privacy.encrypts());
+                settings.extend(encryption.map(|(name, value)| (name, value.to_owned())));
                 let (program, arguments) = command.split_first().expect("a command has a program");
                 let program = program.as_ref();
                 if peer.says_when_ready {
@@ -277,6 +279,15 @@ impl Subject {
             }
         };
         Ok(started)
+    }
+
+    /// Whether it can encrypt.
+    pub(crate) fn encrypts(&self) -> bool {
+        match self {
+            Self::Signal(_) => true,
+            Self::Floor(_) => false,
+            Self::Peer(peer) => peer.encryption.is_some(),
+        }
     }
 
     fn dialect(&self) -> Dialect {

@@ -4,6 +4,8 @@
 //! as the server's own producers or edges would. A delivered text is recognised by the data in it,
 //! whatever stands around.
 
+use serde_json::json;
+
 use super::payload::{self, Audience};
 use crate::resp;
 
@@ -19,6 +21,8 @@ pub enum Dialect {
     Socketioxide,
     /// Centrifugo with its Redis engine.
     Centrifugo,
+    /// Sockudo with its Redis adapter; Pusher's protocol to clients.
+    Sockudo,
 }
 
 /// What follows from a text that came while a client logs in.
@@ -41,6 +45,7 @@ impl Dialect {
             Self::Signal => "/ws",
             Self::SocketIo | Self::Socketioxide => "/socket.io/?EIO=4&transport=websocket",
             Self::Centrifugo => "/connection/websocket",
+            Self::Sockudo => "/app/bench?protocol=7&client=bench&version=1",
         }
     }
 
@@ -51,7 +56,7 @@ impl Dialect {
                 "{{\"id\":1,\"connect\":{{}}}}\n\
                  {{\"id\":2,\"subscribe\":{{\"channel\":\"user.{user}\"}}}}"
             )),
-            Self::Signal | Self::SocketIo | Self::Socketioxide => None,
+            Self::Signal | Self::SocketIo | Self::Socketioxide | Self::Sockudo => None,
         }
     }
 
@@ -65,6 +70,10 @@ impl Dialect {
             (Self::Centrifugo, text) if contains(text, b"\"error\"") => Login::Unexpected,
             (Self::Centrifugo, text) if contains(text, b"\"id\":2") => Login::Done,
             (Self::Centrifugo, _) => Login::Say(String::new()),
+            (Self::Sockudo, text) if contains(text, b"\"pusher:connection_established\"") => {
+                Login::Say(self.join(&format!("user-{user}")))
+            }
+            (Self::Sockudo, text) if contains(text, b"subscription_succeeded\"") => Login::Done,
             _ => Login::Unexpected,
         }
     }
@@ -76,6 +85,9 @@ impl Dialect {
             Self::SocketIo | Self::Socketioxide => format!(r#"42["join","{room}"]"#),
             Self::Centrifugo => {
                 format!(r#"{{"id":3,"subscribe":{{"channel":"{room}"}}}}"#)
+            }
+            Self::Sockudo => {
+                format!(r#"{{"event":"pusher:subscribe","data":{{"channel":"{room}"}}}}"#)
             }
         }
     }
@@ -90,6 +102,9 @@ impl Dialect {
         match (self, text) {
             (Self::SocketIo | Self::Socketioxide, b"2") => Some("3"),
             (Self::Centrifugo, b"{}") => Some("{}"),
+            (Self::Sockudo, text) if contains(text, b"\"pusher:ping\"") => {
+                Some(r#"{"event":"pusher:pong","data":{}}"#)
+            }
             _ => None,
         }
     }
@@ -169,6 +184,19 @@ impl Dialect {
                 body.extend(data.as_bytes());
                 (format!("centrifugo.client.{}", room(audience, target, '.')), body)
             }
+            Self::Sockudo => {
+                let channel = room(audience, target, '-');
+                // What clients get, and around it what edges send one another; data is text.
+                let message = json!({ "event": event, "channel": channel, "data": data });
+                let body = json!({
+                    "node_id": "bench",
+                    "app_id": "bench",
+                    "channel": channel,
+                    "message": message.to_string(),
+                    "except_socket_id": null,
+                });
+                ("sockudo_adapter::#broadcast".to_owned(), body.to_string().into_bytes())
+            }
         };
         let mut command = Vec::new();
         let parts = [&b"PUBLISH"[..], channel.as_bytes(), &body];
@@ -232,6 +260,17 @@ mod tests {
         assert_eq!(dialect.login(b"40{}", "u1"), Login::Done);
         assert_eq!(dialect.login(b"44{}", "u1"), Login::Unexpected);
         assert_eq!(dialect.answer(b"2"), Some("3"));
+    }
+
+    #[test]
+    fn what_sockudo_delivers_is_read_through_its_quotes() {
+        let command = Dialect::Sockudo.command(Audience::User, 7, "bench", &payload::data(1, 2));
+        let text = String::from_utf8(command).unwrap();
+        let body: serde_json::Value =
+            serde_json::from_str(text.trim_end().rsplit("\r\n").next().unwrap()).unwrap();
+        assert_eq!(body["channel"], "user-u00007");
+        let delivered = body["message"].as_str().unwrap();
+        assert_eq!(payload::find(delivered.as_bytes()), Some((1, 2)));
     }
 
     #[test]

@@ -59,14 +59,16 @@ pub fn parse(text: &[u8]) -> Option<(u64, u64)> {
     Some((sequence, time))
 }
 
-/// The same of a text of another server: the numbers may stand anywhere in it, as strings too.
+/// The same of a text of another server: the numbers may stand anywhere in it, as strings too, and all of
+/// it within a string.
 pub(super) fn find(text: &[u8]) -> Option<(u64, u64)> {
     let number = |name: &[u8]| {
         let start = text.windows(name.len()).position(|window| window == name)? + name.len();
         let start = start + usize::from(text.get(start) == Some(&b'"'));
         read_number(text.get(start..start + DIGITS)?)
     };
-    Some((number(b"\"seq\":")?, number(b"\"ts\":")?))
+    let sequence = number(b"\"seq\":").or_else(|| number(b"\\\"seq\\\":"))?;
+    Some((sequence, number(b"\"ts\":").or_else(|| number(b"\\\"ts\\\":"))?))
 }
 
 /// Who a message is for.

@@ -52,7 +52,7 @@ impl Privacy {
         matches!(self, Self::Clear | Self::Room)
     }
 
-    pub(super) fn encrypts(self) -> bool {
+    pub(crate) fn encrypts(self) -> bool {
         matches!(self, Self::Session | Self::Room)
     }
 }

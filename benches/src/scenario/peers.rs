@@ -6,9 +6,9 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use crate::driver::{Dialect, Integrity};
+use crate::driver::{Dialect, Integrity, Privacy};
 use crate::report::{cost_micros, maximum, median, minimum};
-use crate::rows::{Budget, TRAFFIC_ROWS};
+use crate::rows::{Budget, PRIVACY_ROWS, TRAFFIC_ROWS};
 use crate::turn::{self, IdleReading, Setting, Subject, TrafficReading, TurnError};
 
 /// A server beside Signal.
@@ -22,6 +22,8 @@ pub struct Peer {
     pub command: Vec<String>,
     /// Its environment.
     pub settings: Vec<(&'static str, String)>,
+    /// What turns encryption on, if it encrypts as Signal's plain protocol does.
+    pub encryption: Option<(&'static str, &'static str)>,
     /// It listens before it is ready, and says a line when it is.
     pub says_when_ready: bool,
 }
@@ -30,7 +32,7 @@ pub struct Peer {
 #[derive(Debug)]
 pub struct Row<Reading> {
     /// The row's title.
-    pub title: &'static str,
+    pub title: String,
     /// By server: its name and its readings.
     pub servers: Vec<(&'static str, Vec<Reading>)>,
 }
@@ -55,6 +57,7 @@ pub fn installed(cache: &Path) -> Vec<Peer> {
     let socketioxide = cache.join("socketioxide/release/socketioxide-peer");
     let centrifugo = cache.join("bin/centrifugo");
     let config = benches.join("peers/centrifugo.json");
+    let sockudo = cache.join("sockudo/bin/sockudo");
     let all = [
         (
             bun.clone(),
@@ -65,7 +68,9 @@ pub fn installed(cache: &Path) -> Vec<Peer> {
                 settings: vec![
                     ("PORT", port.clone()),
                     ("APP_ENV_WEBSOCKET_REDIS_PORT", redis.clone()),
+                    ("APP_ENV_LOGGER_FOLDER_PATH", text(cache.to_owned())),
                 ],
+                encryption: Some(("ENCRYPTION", "on")),
                 says_when_ready: true,
             },
         ),
@@ -76,6 +81,7 @@ pub fn installed(cache: &Path) -> Vec<Peer> {
                 dialect: Dialect::SocketIo,
                 command: vec!["node".to_owned(), text(socketio), port.clone(), redis.clone()],
                 settings: vec![("NODE_ENV", "production".to_owned())],
+                encryption: None,
                 says_when_ready: false,
             },
         ),
@@ -84,8 +90,9 @@ pub fn installed(cache: &Path) -> Vec<Peer> {
             Peer {
                 name: "socketioxide",
                 dialect: Dialect::Socketioxide,
-                command: vec![text(socketioxide), port.clone(), redis],
+                command: vec![text(socketioxide), port.clone(), redis.clone()],
                 settings: Vec::new(),
+                encryption: None,
                 says_when_ready: false,
             },
         ),
@@ -97,10 +104,36 @@ pub fn installed(cache: &Path) -> Vec<Peer> {
                 command: vec![text(centrifugo), "--config".to_owned(), text(config)],
                 settings: vec![
                     ("CENTRIFUGO_HTTP_SERVER_ADDRESS", "127.0.0.1".to_owned()),
-                    ("CENTRIFUGO_HTTP_SERVER_PORT", port),
+                    ("CENTRIFUGO_HTTP_SERVER_PORT", port.clone()),
                     ("CENTRIFUGO_ENGINE_TYPE", "redis".to_owned()),
                     ("CENTRIFUGO_ENGINE_REDIS_ADDRESS", "redis://127.0.0.1:{redis}".to_owned()),
                 ],
+                encryption: None,
+                says_when_ready: false,
+            },
+        ),
+        (
+            sockudo.clone(),
+            Peer {
+                name: "Sockudo",
+                dialect: Dialect::Sockudo,
+                command: vec![text(sockudo)],
+                settings: vec![
+                    ("RUST_LOG", "error".to_owned()),
+                    ("HOST", "127.0.0.1".to_owned()),
+                    ("PORT", port),
+                    ("ADAPTER_DRIVER", "redis".to_owned()),
+                    ("CACHE_DRIVER", "redis".to_owned()),
+                    ("DATABASE_REDIS_HOST", "127.0.0.1".to_owned()),
+                    ("DATABASE_REDIS_PORT", redis),
+                    ("METRICS_ENABLED", "false".to_owned()),
+                    ("RATE_LIMITER_ENABLED", "false".to_owned()),
+                    ("SOCKUDO_DEFAULT_APP_ID", "bench".to_owned()),
+                    ("SOCKUDO_DEFAULT_APP_KEY", "bench".to_owned()),
+                    ("SOCKUDO_DEFAULT_APP_SECRET", "bench".to_owned()),
+                    ("SOCKUDO_DEFAULT_APP_MAX_CONNECTIONS", "100000".to_owned()),
+                ],
+                encryption: None,
                 says_when_ready: false,
             },
         ),
@@ -117,15 +150,24 @@ pub fn run(
     wants: impl Fn(&str) -> bool,
 ) -> PeerReport {
     let mut report = PeerReport::default();
+    let describe = |reading: &TrafficReading| {
+        let Integrity { lost, duplicated, reordered } = reading.integrity;
+        let cost = cost_micros(reading);
+        format!("{cost:.2} µs per delivery, {lost}/{duplicated}/{reordered} wrong")
+    };
     let rows = TRAFFIC_ROWS.iter().filter(|row| !matches!(row.budget, Budget::P99(_)));
     for row in rows.filter(|row| wants(row.key)) {
         let take = |subject: &Subject| turn::traffic(setting, subject, row);
-        let describe = |reading: &TrafficReading| {
-            let Integrity { lost, duplicated, reordered } = reading.integrity;
-            let cost = cost_micros(reading);
-            format!("{cost:.2} µs per delivery, {lost}/{duplicated}/{reordered} wrong")
-        };
         report.traffic.push(interleave(row.title, subjects, rounds, take, describe));
+    }
+    // The plain protocol's session keys, which is what others have too.
+    let encrypting: Vec<_> =
+        subjects.iter().filter(|(_, subject)| subject.encrypts()).cloned().collect();
+    for row in PRIVACY_ROWS.iter().filter(|row| wants(row.key)) {
+        let take =
+            |subject: &Subject| turn::private_traffic(setting, subject, row, Privacy::Session);
+        let title = format!("encrypted {}", row.title);
+        report.traffic.push(interleave(&title, &encrypting, rounds, take, describe));
     }
     if wants(crate::rows::IDLE_KEY) {
         let take = |subject: &Subject| turn::idle(setting, subject, false);
@@ -140,7 +182,7 @@ pub fn run(
 
 /// Lets the servers take turns; who begins changes from round to round.
 fn interleave<Reading>(
-    title: &'static str,
+    title: &str,
     subjects: &[(&'static str, Subject)],
     rounds: u32,
     take: impl Fn(&Subject) -> Result<Reading, TurnError>,
@@ -153,14 +195,14 @@ fn interleave<Reading>(
             let (name, subject) = &subjects[index];
             match take(subject) {
                 Ok(reading) => {
-                    eprintln!("{title:<27} {name:<18} {}", describe(&reading));
+                    eprintln!("{title:<30} {name:<18} {}", describe(&reading));
                     servers[index].1.push(reading);
                 }
-                Err(error) => eprintln!("{title:<27} {name:<18} {error}"),
+                Err(error) => eprintln!("{title:<30} {name:<18} {error}"),
             }
         }
     }
-    Row { title, servers }
+    Row { title: title.to_owned(), servers }
 }
 
 // === impl PeerReport ===
@@ -171,7 +213,7 @@ impl PeerReport {
         for row in &self.traffic {
             writeln!(
                 out,
-                "\n{:<27} {:>8} {:>13} {:>10} {:>12} {:>8} {:>9}  lost/dup/reordered",
+                "\n{:<30} {:>8} {:>13} {:>10} {:>12} {:>8} {:>9}  lost/dup/reordered",
                 row.title, "µs", "(rounds)", "of signal", "deliveries/s", "p99 ms", "redis µs"
             )?;
             let ours = median_of(&row.servers[0].1, cost_micros);
@@ -182,7 +224,7 @@ impl PeerReport {
         for row in &self.idle {
             writeln!(
                 out,
-                "\n{:<27} {:>8} {:>15} {:>10} {:>11} {:>10}",
+                "\n{:<30} {:>8} {:>15} {:>10} {:>11} {:>10}",
                 row.title, "KiB", "(rounds)", "of signal", "connect µs", "of signal"
             )?;
             let kib = |reading: &IdleReading| reading.kib_per_connection;
@@ -191,7 +233,7 @@ impl PeerReport {
             for (name, readings) in row.servers.iter().filter(|(_, list)| !list.is_empty()) {
                 writeln!(
                     out,
-                    "  {name:<25} {:>8.2} {:>15} {:>10.1} {:>11.1} {:>10.1}",
+                    "  {name:<28} {:>8.2} {:>15} {:>10.1} {:>11.1} {:>10.1}",
                     median_of(readings, kib),
                     spread(readings, kib),
                     median_of(readings, kib) / ours.0,
@@ -234,14 +276,14 @@ fn write_traffic(
     ours: f64,
 ) -> io::Result<()> {
     if readings.is_empty() {
-        return writeln!(out, "  {name:<25} no turn succeeded");
+        return writeln!(out, "  {name:<28} no turn succeeded");
     }
     let sum = readings.iter().fold(Integrity::default(), |sum, reading| sum.and(reading.integrity));
     let late = readings.iter().filter_map(|reading| reading.latency);
     let late: Vec<f64> = late.map(|latency| crate::report::count(latency.p99_micros)).collect();
     writeln!(
         out,
-        "  {name:<25} {:>8.2} {:>13} {:>10.2} {:>12.0} {:>8} {:>9.2}  {}/{}/{}",
+        "  {name:<28} {:>8.2} {:>13} {:>10.2} {:>12.0} {:>8} {:>9.2}  {}/{}/{}",
         median_of(readings, cost_micros),
         spread(readings, cost_micros),
         median_of(readings, cost_micros) / ours,
