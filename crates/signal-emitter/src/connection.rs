@@ -4,10 +4,10 @@
 //! hang, and send a message twice only where the caller asked for it by [`WhenAway::Hold`]. What waits
 //! for Redis is bounded in messages and in bytes; beyond that calls fail as overloaded.
 //!
-//! In reading order: [`access`] (user, password, TLS), [`link`] and [`node`] (one server, its wire in
-//! [`resp`]), [`slots`] and [`cluster`] (many), [`route`] (either), [`queue`] and [`lane`] (messages
-//! whose order counts across servers and outages), [`record`] (which edges there are). Edges make their
-//! own connections with [`access`] and [`resp`] too.
+//! In reading order: [`access`] (user, password, TLS), `link` and `node` (one server, its wire in
+//! [`resp`]), `slots` and `cluster` (many), `route` (either), `queue` and `lane` (messages whose order
+//! counts across servers and outages), `record` (which edges there are). Edges make their own connections
+//! with [`access`] and [`resp`] too.
 
 pub mod access;
 mod claim;
