@@ -323,7 +323,7 @@ impl<'a> Session<'a> {
             }
             let wrote = self.write(context)?;
             let read = self.read(context)?;
-            if self.hand_out()? {
+            if read && self.hand_out()? {
                 // Behind those who have been answered.
                 context.waker().wake_by_ref();
                 return Poll::Pending;
